@@ -1,0 +1,333 @@
+"""A cassette as bytes: one JSON document, one event a line, readable by a person and by a diff.
+
+    {"format": "timetracer-mongodb", "schema_version": "1.0",
+    "session": {...},
+    "request": {...},
+    "events": [
+    {"eid": 1, "event_type": "db.query", ..., "signature": {...}, "arguments": {...}, "result": {...}},
+    {"eid": 2, ...}
+    ]}
+
+The writer puts a space after the colon of an event's own keys and nowhere else, so the three parts
+of a line are found by searching for `, "result": `: no JSON string can hold those quotes unescaped.
+A file in any other layout, such as one that was edited or formatted, is parsed whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from timetracer.codec import CodecError, dumps, loads
+from timetracer.errors import CassetteFormatError, CassetteVersionError
+from timetracer.model import EVENT_TYPE, Json, Signature
+
+FORMAT = "timetracer-mongodb"
+SCHEMA_VERSION = "1.0"
+_READS_MAJOR = 1
+
+_HEAD = b'{"format": '
+_EVENTS = b'\n"events": [\n'
+_END = b"\n]}\n"
+_SIGNATURE = b', "signature": '
+_ARGUMENTS = b', "arguments": '
+_RESULT = b', "result": '
+
+
+@dataclass(frozen=True, slots=True)
+class EventText:
+    """One event of a document, its arguments and result still as JSON text.
+
+    Attributes:
+        eid: the event's number, from 1.
+        signature: the parsed signature.
+        arguments: the arguments' JSON text, None where none were kept.
+        result: the result's JSON text.
+    """
+
+    eid: int
+    signature: Signature
+    arguments: bytes | None
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed cassette.
+
+    Attributes:
+        header: everything but the events: format, schema_version, session, request, response.
+        events: the events in recorded order.
+        lines: the events' own text, one a line, for a writer that adds to them.
+    """
+
+    header: dict[str, Any]
+    events: list[EventText]
+    lines: list[bytes]
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def event_line(
+    eid: int,
+    offset_ms: float,
+    duration_ms: float,
+    signature: Signature,
+    arguments: bytes | None,
+    result: bytes,
+) -> bytes:
+    """Return the line of one event; `arguments` and `result` are compact JSON text."""
+    parts = [
+        b'{"eid": %d, "event_type": "%s", ' % (eid, EVENT_TYPE.encode()),
+        b'"start_offset_ms": %s, "duration_ms": %s' % (_number(offset_ms), _number(duration_ms)),
+        _SIGNATURE,
+        dumps(_signature_json(signature)),
+    ]
+    if arguments is not None:
+        parts += (_ARGUMENTS, arguments)
+    parts += (_RESULT, result, b"}")
+    return b"".join(parts)
+
+
+def render(header: dict[str, Json], lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the document's bytes, so that no more than one event need be in memory.
+
+    Args:
+        header: the keys beside the events; "format" and "schema_version" are set here.
+        lines: the event lines, as `event_line` makes them.
+    """
+    yield header_text(header)
+    first = True
+    for line in lines:
+        yield line if first else b",\n" + line
+        first = False
+    yield _END
+
+
+def header_text(header: dict[str, Json]) -> bytes:
+    """Return the document's text up to its first event."""
+    head = b'{"format": "%s", "schema_version": "%s"' % (FORMAT.encode(), SCHEMA_VERSION.encode())
+    rest = (
+        b',\n"%s": %s' % (key.encode(), dumps(value))
+        for key, value in header.items()
+        if key not in ("format", "schema_version", "events") and value is not None
+    )
+    return head + b"".join(rest) + b"," + _EVENTS
+
+
+def _number(milliseconds: float) -> bytes:
+    return orjson.dumps(round(milliseconds, 3))
+
+
+def _signature_json(signature: Signature) -> dict[str, Json]:
+    return {
+        "lib": signature.lib,
+        "method": signature.method,
+        "url": signature.url,
+        "query": {"filter_keys": list(signature.filter_keys)},
+        "body_hash": signature.body_hash,
+    }
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def parse(data: bytes, path: str) -> Document:
+    """Return the document in `data`.
+
+    Args:
+        data: a cassette's bytes, decompressed.
+        path: where they came from, for errors.
+
+    Raises:
+        CassetteFormatError: the bytes are not a whole cassette.
+        CassetteVersionError: a newer Timetracer wrote them.
+    """
+    return _parse_lines(data, path) or _parse_whole(data, path)
+
+
+def header_of(data: bytes, path: str) -> dict[str, Any]:
+    """Return what a cassette says of itself, without its events where the layout allows it.
+
+    Raises:
+        CassetteFormatError, CassetteVersionError: as `parse`.
+    """
+    start = data.find(_EVENTS)
+    if data.startswith(_HEAD) and start > 0:
+        try:
+            header = orjson.loads(data[:start] + b'\n"events": []}')
+        except ValueError:
+            return _parse_whole(data, path).header
+        check_header(header, path)
+        return header  # type: ignore[no-any-return]
+    return _parse_whole(data, path).header
+
+
+def _parse_lines(data: bytes, path: str) -> Document | None:
+    start = data.find(_EVENTS)
+    if not data.startswith(_HEAD) or start < 0 or not data.endswith(_END):
+        return None
+    try:
+        header = orjson.loads(data[:start] + b'\n"events": []}')
+        body = data[start + len(_EVENTS) : -len(_END)]
+        lines = body.split(b",\n") if body else []
+        events = [parse_line(line) for line in lines]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None  # the whole-document parser names the place
+    check_header(header, path)
+    return Document(header, events, lines)
+
+
+def parse_line(line: bytes) -> EventText:
+    """Return the event in one line that `event_line` made.
+
+    Raises:
+        ValueError, LookupError, TypeError: the line has another layout.
+    """
+    at_signature = line.index(_SIGNATURE)
+    at_result = line.index(_RESULT, at_signature)
+    at_arguments = line.find(_ARGUMENTS, at_signature, at_result)
+    signature = orjson.loads(
+        line[at_signature + len(_SIGNATURE) : at_result if at_arguments < 0 else at_arguments]
+    )
+    if not line.startswith(b'{"eid": ') or not line.endswith(b"}}"):
+        raise ValueError("not an event line")
+    arguments = None if at_arguments < 0 else line[at_arguments + len(_ARGUMENTS) : at_result]
+    return EventText(
+        int(line[8 : line.index(b",", 8)]),
+        Signature(
+            signature["lib"],
+            signature["method"],
+            signature["url"],
+            tuple(signature["query"]["filter_keys"]),
+            signature["body_hash"],
+        ),
+        arguments,
+        line[at_result + len(_RESULT) : -1],
+    )
+
+
+def _parse_whole(data: bytes, path: str) -> Document:
+    try:
+        document = orjson.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CassetteFormatError(
+            f"{path} is not a whole cassette: {error}. It is damaged or was cut short; restore "
+            "it from version control, or record it again.",
+            path=path,
+        ) from None
+    check_header(document, path)
+    raw_events = document.get("events", [])
+    if not isinstance(raw_events, list):
+        raise _damaged(path, "events", "is not a list")
+    events = [_event(raw, f"events[{number}]", path) for number, raw in enumerate(raw_events)]
+    lines = [
+        event_line(
+            text.eid,
+            _milliseconds(raw, "start_offset_ms"),
+            _milliseconds(raw, "duration_ms"),
+            text.signature,
+            text.arguments,
+            text.result,
+        )
+        for text, raw in zip(events, raw_events, strict=True)
+    ]
+    header = {key: value for key, value in document.items() if key != "events"}
+    return Document(header, events, lines)
+
+
+def check_header(header: object, path: str) -> None:
+    """Check that a document is a cassette that this version reads.
+
+    Raises:
+        CassetteFormatError: it is something else.
+        CassetteVersionError: a newer Timetracer wrote it.
+    """
+    if not isinstance(header, dict) or "schema_version" not in header:
+        raise CassetteFormatError(
+            f"{path} is JSON, but not a cassette: it has no schema_version.", path=path
+        )
+    _refuse_foreign(header, path)
+    version = str(header["schema_version"])
+    major = version.partition(".")[0]
+    if not major.isdigit():
+        raise _damaged(path, "schema_version", f"is {version!r}, not a version such as 1.0")
+    if int(major) > _READS_MAJOR:
+        raise CassetteVersionError(
+            f"{path} has schema_version {version}; this Timetracer reads {SCHEMA_VERSION}. "
+            "Upgrade Timetracer, or record the cassette again.",
+            path=path,
+        )
+    for key in ("session", "request", "response"):
+        if not isinstance(header.get(key, {}), dict | None):
+            raise _damaged(path, key, "is not an object")
+
+
+def _refuse_foreign(header: dict[str, Any], path: str) -> None:
+    session = header.get("session")
+    written_by = session.get("timetracer_version") if isinstance(session, dict) else None
+    if "format" in header:
+        if header["format"] != FORMAT:
+            raise CassetteFormatError(
+                f"{path} has format {header['format']!r}, not {FORMAT!r}: another program wrote "
+                "it. Record it with this Timetracer.",
+                path=path,
+            )
+    elif written_by is not None:
+        # The package of the same name on PyPI writes schema_version 1.0 too, without results
+        # that could be replayed.
+        raise CassetteFormatError(
+            f"{path} was written by the package timetracer {written_by} from PyPI, which keeps "
+            "no documents to replay. Record it with this Timetracer.",
+            path=path,
+        )
+
+
+def _event(raw: Any, place: str, path: str) -> EventText:
+    try:
+        signature = raw["signature"]
+        text = EventText(
+            int(raw["eid"]),
+            Signature(
+                str(signature["lib"]),
+                str(signature["method"]),
+                str(signature["url"]),
+                tuple(signature.get("query", {}).get("filter_keys", ())),
+                str(signature.get("body_hash", "")),
+            ),
+            dumps(raw["arguments"]) if raw.get("arguments") is not None else None,
+            dumps(raw["result"]),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, place, f"is damaged ({type(error).__name__}: {error})") from None
+    if not isinstance(raw["result"], dict):
+        raise _damaged(path, f"{place}.result", "is not an object")
+    return text
+
+
+def _milliseconds(raw: dict[str, Any], key: str) -> float:
+    value = raw.get(key, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def part(text: bytes, path: str, eid: int, what: str) -> Any:
+    """Return the parsed arguments or result of an event.
+
+    Raises:
+        CassetteFormatError: the text is damaged.
+    """
+    try:
+        return loads(text)
+    except CodecError as error:
+        raise _damaged(path, f"event {eid}, {what},", f"is damaged ({error})") from None
+
+
+def _damaged(path: str, place: str, what: str) -> CassetteFormatError:
+    return CassetteFormatError(
+        f"{path}: {place} {what}. Restore the file from version control, or record it again.",
+        path=path,
+    )

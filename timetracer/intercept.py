@@ -1,0 +1,365 @@
+"""The one place that knows wrapt: a call of a wrapped driver method goes in and out here.
+
+    current session? no  -> straight through
+                     yes -> describe the call -> answered by the cassette? -> give the reply back
+                                                 else make it, keep what came of it
+
+Sync and async share every decision; only the leaf that makes the call awaits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import wrapt
+
+from timetracer.driver import Exchange, GuardRow, MethodRow, Outcome
+from timetracer.errors import TimetracerError
+from timetracer.model import Call
+from timetracer.session import CURRENT, Session, current
+
+_EMPTY = inspect.Parameter.empty
+
+
+class Plugin(Protocol):
+    """What a driver's plugin does around a call; its tables say which."""
+
+    lib: str
+
+    def describe(self, row: MethodRow, instance: Any, arguments: dict[str, Any]) -> Call:
+        """Return the facts that identify a call; a snapshot, taken before the driver sees it."""
+
+    def before(self, exchange: Exchange, session: Session) -> None:
+        """Look at the caller's documents before a call that is made."""
+
+    def replaying(self, exchange: Exchange, event: Any) -> None:
+        """Do what the driver would do beside giving an answer."""
+
+    def recorded(self, exchange: Exchange, session: Session, outcome: Outcome) -> None:
+        """Add to the outcome what the plugin keeps beside the answer."""
+
+    def keep_error(self, exchange: Exchange, error: Exception) -> Outcome:
+        """Take a snapshot of an exception."""
+
+    def raise_recorded(self, event: Any) -> None:
+        """Raise the exception that the event recorded, if it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """How a method's arguments are named; worked out once, when it is wrapped.
+
+    Attributes:
+        names: the parameters that can be given by position, in order.
+        defaults: parameter -> default value.
+        known: all parameter names; None where any keyword is taken.
+    """
+
+    names: tuple[str, ...]
+    defaults: dict[str, Any]
+    known: frozenset[str] | None
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the arguments by name; None where the driver will refuse them."""
+        if not args:
+            bound = kwargs.copy()
+        elif len(args) > len(self.names):
+            return None
+        else:
+            bound = dict(zip(self.names, args, strict=False))
+            if kwargs:
+                if not bound.keys().isdisjoint(kwargs):
+                    return None
+                bound.update(kwargs)
+        if self.known is not None and not self.known.issuperset(bound):
+            return None
+        return bound
+
+
+def parameters_of(function: Any, rest: str = "") -> Parameters:
+    """Return how the arguments of a method are named.
+
+    Args:
+        function: the method, unbound.
+        rest: "module:Class" whose constructor takes the method's further arguments, or "".
+    """
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    if rest:
+        further = list(inspect.signature(resolve(rest).__init__).parameters.values())[2:]
+        have = {parameter.name for parameter in parameters}
+        parameters += [parameter for parameter in further if parameter.name not in have]
+        open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in further)
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return Parameters(
+        tuple(p.name for p in named if p.kind is not p.KEYWORD_ONLY),
+        {p.name: p.default for p in named if p.default is not _EMPTY},
+        None if open_ended else frozenset(p.name for p in named),
+    )
+
+
+# ------------------------------------------------------------------------------- the call
+
+
+def wrapper_for(row: MethodRow, function: Any, plugin: Plugin) -> Callable[..., Any]:
+    """Return the wrapper of one driver method.
+
+    Args:
+        row: the method's row.
+        function: the method itself, unbound.
+        plugin: what is done around a call.
+    """
+    parameters = parameters_of(function, row.rest)
+    leaf = _call_async if row.awaits else _call
+
+    def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        session = current()
+        if type(session) is not Session:
+            return wrapped(*args, **kwargs)
+        return leaf(row, parameters, plugin, session, wrapped, instance, args, kwargs)
+
+    return wrapper
+
+
+def _call(
+    row: MethodRow,
+    parameters: Parameters,
+    plugin: Plugin,
+    session: Session,
+    wrapped: Any,
+    instance: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    exchange, args, kwargs = _begin(row, parameters, plugin, session, instance, args, kwargs)
+    if exchange is None:
+        return wrapped(*args, **kwargs)
+    event = session.answer(exchange.call, reads=row.reads)
+    if event is not None:
+        return _give(exchange, plugin, event)
+    token = _enter(exchange, plugin, session)
+    started = time.perf_counter()
+    try:
+        result = wrapped(*args, **kwargs)
+    except Exception as error:
+        _keep_error(exchange, plugin, session, error, started)
+        raise
+    finally:
+        CURRENT.reset(token)
+    _keep(exchange, plugin, session, result, started)
+    return result
+
+
+async def _call_async(
+    row: MethodRow,
+    parameters: Parameters,
+    plugin: Plugin,
+    session: Session,
+    wrapped: Any,
+    instance: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    exchange, args, kwargs = _begin(row, parameters, plugin, session, instance, args, kwargs)
+    if exchange is None:
+        return await wrapped(*args, **kwargs)
+    event = session.answer(exchange.call, reads=row.reads)
+    if event is not None:
+        return _give(exchange, plugin, event)
+    token = _enter(exchange, plugin, session)
+    started = time.perf_counter()
+    try:
+        result = await wrapped(*args, **kwargs)
+    except Exception as error:
+        _keep_error(exchange, plugin, session, error, started)
+        raise
+    finally:
+        CURRENT.reset(token)
+    _keep(exchange, plugin, session, result, started)
+    return result
+
+
+def _begin(
+    row: MethodRow,
+    parameters: Parameters,
+    plugin: Plugin,
+    session: Session,
+    instance: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Exchange | None, tuple[Any, ...], dict[str, Any]]:
+    """Return the exchange, and the arguments to call with; no exchange for a call to let through.
+
+    The caller's iterators are read once: here, and the driver gets an iterator over the same.
+    """
+    if plugin.lib in session.passthrough:
+        return None, args, kwargs
+    bound = parameters.bind(args, kwargs)
+    if bound is None:
+        return None, args, kwargs
+    name = row.documents
+    if name in bound and hasattr(bound[name], "__next__"):
+        kept = list(bound[name])
+        bound[name] = kept
+        args, kwargs = (), {**bound, name: iter(kept)}
+    try:
+        defaults = parameters.defaults
+        given = {
+            key: value
+            for key, value in bound.items()
+            if key != "session" and value is not None and value is not defaults.get(key, _EMPTY)
+        }
+        call = plugin.describe(row, instance, given)
+    except TimetracerError:
+        raise
+    except Exception as error:
+        session.failed("describe", error)
+        return None, args, kwargs
+    return Exchange(row, call, instance, bound), args, kwargs
+
+
+def _give(exchange: Exchange, plugin: Plugin, event: Any) -> Any:
+    plugin.replaying(exchange, event)
+    plugin.raise_recorded(event)
+    return exchange.row.reply.give(exchange, event)
+
+
+def _enter(exchange: Exchange, plugin: Plugin, session: Session) -> Any:
+    try:
+        plugin.before(exchange, session)
+    except Exception as error:
+        session.failed("look at", error)
+    return CURRENT.set(exchange)
+
+
+def _keep(
+    exchange: Exchange, plugin: Plugin, session: Session, result: Any, started: float
+) -> None:
+    try:
+        outcome = exchange.row.reply.keep(exchange, result)
+        plugin.recorded(exchange, session, outcome)
+        session.record(exchange.call, outcome, started)
+    except Exception as error:
+        session.failed("keep the result of", error)
+
+
+def _keep_error(
+    exchange: Exchange, plugin: Plugin, session: Session, error: Exception, started: float
+) -> None:
+    try:
+        outcome = plugin.keep_error(exchange, error)
+        plugin.recorded(exchange, session, outcome)
+        session.record(exchange.call, outcome, started)
+    except Exception as failure:
+        session.failed("keep the error of", failure)
+
+
+# ------------------------------------------------------------------------------- the tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    owner: Any
+    name: str
+    original: Any
+    inherited: bool
+
+
+class Installation:
+    """The wrappers that one plugin has put in place.
+
+    Args:
+        plugin: what is done around a call.
+        methods: the driver methods to wrap.
+        guards: the driver internals to replace or watch.
+    """
+
+    def __init__(
+        self, plugin: Plugin, methods: Iterable[MethodRow], guards: Iterable[GuardRow]
+    ) -> None:
+        self._plugin = plugin
+        self._methods = tuple(methods)
+        self._guards = tuple(guards)
+        self._patches: list[_Patch] = []
+
+    @property
+    def installed(self) -> bool:
+        """Whether the wrappers are in place."""
+        return bool(self._patches)
+
+    def install(self) -> None:
+        """Put the wrappers in place; once, however often it is called."""
+        if self._patches:
+            return
+        for row in self._methods:
+            owner = _owner(row.owner, row.optional)
+            function = _attribute(owner, row.name, row.optional)
+            if function is not None:
+                self._put(owner, row.name, wrapper_for(row, function, self._plugin))
+        for guard in self._guards:
+            owner = _owner(guard.owner, guard.optional)
+            if _attribute(owner, guard.name, guard.optional) is not None:
+                self._put(owner, guard.name, guard.wrapper)
+
+    def uninstall(self) -> None:
+        """Take the wrappers away, so that no trace is left."""
+        while self._patches:
+            patch = self._patches.pop()
+            if patch.inherited:
+                delattr(patch.owner, patch.name)
+            else:
+                setattr(patch.owner, patch.name, patch.original)
+
+    def _put(self, owner: Any, name: str, wrapper: Any) -> None:
+        inherited = isinstance(owner, type) and name not in vars(owner)
+        original = vars(owner).get(name, getattr(owner, name))
+        wrapped = (
+            property(
+                _getter(original.fget, wrapper), original.fset, original.fdel, original.__doc__
+            )
+            if isinstance(original, property)
+            else wrapt.FunctionWrapper(original, wrapper)
+        )
+        setattr(owner, name, wrapped)
+        self._patches.append(_Patch(owner, name, original, inherited))
+
+
+def _getter(function: Any, wrapper: Any) -> Any:
+    def get(instance: Any) -> Any:
+        return wrapper(lambda: function(instance), instance, (), {})
+
+    return get
+
+
+def resolve(place: str) -> Any:
+    """Return the class or module that "module:Class" or "module" names."""
+    module, _, name = place.partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, name) if name else loaded
+
+
+def is_loaded(place: str) -> bool:
+    """Tell whether the module of "module:Class" was imported already."""
+    return place.partition(":")[0] in sys.modules
+
+
+def _owner(place: str, optional: bool) -> Any:
+    try:
+        return resolve(place)
+    except (ImportError, AttributeError):
+        if optional:
+            return None
+        raise
+
+
+def _attribute(owner: Any, name: str, optional: bool) -> Any:
+    found = getattr(owner, name, None)
+    if found is None and not optional:
+        raise AttributeError(f"{owner!r} has no {name!r}; this release of the driver is unknown")
+    return found

@@ -1,0 +1,7 @@
+"""The drivers that can be recorded: one module each, switched on and off here."""
+
+from __future__ import annotations
+
+from timetracer.plugins.pymongo import disable_pymongo, enable_pymongo
+
+__all__ = ["disable_pymongo", "enable_pymongo"]

@@ -1,0 +1,622 @@
+"""Cursors: what was read of one is one event, batch by batch, and is read again in the same steps.
+
+Every batch of find, getMore, raw batches, GridOut and change streams passes the driver's
+`MongoClient._run_operation(operation, bound_method, address)`. There a recording copies the
+server's reply, and a replay answers with one made of the recorded documents; what a cursor does
+with it (alive, rewind, clone, limits, decoding) stays the driver's own work.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from pymongo.message import _GetMore, _OpMsg
+
+from timetracer.codec import bson_to_json, from_json, json_to_bson, to_json
+from timetracer.driver import Exchange, RecordedResult
+from timetracer.errors import ReadPastRecordingError
+from timetracer.model import Call, Json
+from timetracer.plugins import failures
+from timetracer.plugins.replies import encode_value, is_absent, raw_part, raw_to_json
+from timetracer.session import Session, current
+
+LINK = "_timetracer"
+"""The attribute of a driver's cursor that leads to its recording or its reading."""
+
+_DOCUMENT_FIELDS = {"cursor": {"firstBatch": 1, "nextBatch": 1}}
+_LONG_BATCHES = 1000
+_LONG_BYTES = 8 * 1024 * 1024
+
+
+# ------------------------------------------------------------------------------- recording
+
+
+@dataclass(slots=True)
+class Batch:
+    """One reply to a cursor.
+
+    Attributes:
+        documents: makes the documents' JSON.
+        size: bytes kept for it.
+        token: the change stream's postBatchResumeToken, as JSON.
+    """
+
+    documents: Callable[[], list[Json]]
+    size: int = 0
+    token: Callable[[], Json] | None = None
+
+
+@dataclass(slots=True)
+class CursorOutcome:
+    """What was read of a cursor so far.
+
+    Attributes:
+        session: the session that records it.
+        call: the call that opened it.
+        open: whether the server has more, as far as is known.
+        explained: whether the reply is a query plan and no cursor.
+        error: the exception that ended it, as JSON.
+    """
+
+    session: Session
+    call: Call
+    address: Any = None
+    namespace: str = ""
+    batches: list[Batch] = field(default_factory=list)
+    open: bool = True
+    explained: bool = False
+    error: Json = None
+    reached_server: bool = True
+    extras: dict[str, Json] = field(default_factory=dict)
+    continued: int = 0
+    _size: int = 0
+
+    def add(self, batch: Batch, *, more: bool) -> None:
+        """Add one reply."""
+        self.batches.append(batch)
+        self._size += batch.size
+        self.open = more
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time to go on in an event of its own, to bound what is in memory."""
+        return len(self.batches) >= _LONG_BATCHES or self._size >= _LONG_BYTES
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the event's `result`."""
+        read = [batch.documents() for batch in self.batches]
+        data = [document for batch in read for document in batch]
+        if self.explained:
+            return {"status": 0, **self.extras, "body": {"captured": True, "data": data[0]}}
+        cursor: dict[str, Json] = {
+            "batches": [len(batch) for batch in read],
+            "exhausted": not self.open and self.error is None and not self.continued,
+        }
+        if self.namespace:
+            cursor["namespace"] = self.namespace
+        if self.address is not None:
+            cursor["address"] = [to_json(part) for part in self.address]
+        tokens = [batch.token() if batch.token else None for batch in self.batches]
+        if any(token is not None for token in tokens):
+            cursor["tokens"] = tokens
+        if self.error is not None:
+            cursor["error"] = self.error
+        if self.continued:
+            cursor["continued"] = self.continued
+        return {
+            "status": 0,
+            "cursor": cursor,
+            **self.extras,
+            "body": {"captured": True, "data": data},
+        }
+
+
+def batch_of(payload: bytes | None, path: str, read: Any, options: Any) -> Batch:
+    """Return one reply as a batch.
+
+    Args:
+        payload: the reply as BSON bytes, None where it was not seen (automatic encryption).
+        path: where its documents are, such as "cursor.firstBatch"; "" for the reply itself.
+        read: the documents as the driver decoded them, for want of a payload.
+        options: the codec options they were decoded with.
+    """
+    if payload is None:
+        documents = encode_value(list(read), options)
+        return Batch(lambda: list(documents() or []))
+    copied = bytes(payload)
+
+    def from_payload() -> list[Json]:
+        if not path:
+            return [bson_to_json(copied)]
+        found = raw_part(copied, path)
+        return [] if is_absent(found) else [raw_to_json(document) for document in found]
+
+    return Batch(from_payload, len(copied), _token_of(copied) if b"postBatch" in copied else None)
+
+
+def _token_of(payload: bytes) -> Callable[[], Json]:
+    def token() -> Json:
+        found = raw_part(payload, "cursor.postBatchResumeToken")
+        return None if is_absent(found) else raw_to_json(found)
+
+    return token
+
+
+# ------------------------------------------------------------------------------- replaying
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The batches of a recorded cursor, ready to be served.
+
+    Attributes:
+        arrays: each batch as a BSON array.
+        sizes: the number of documents in each.
+        tokens: the change stream's token after each, as BSON, or None.
+    """
+
+    arrays: tuple[bytes, ...]
+    sizes: tuple[int, ...]
+    tokens: tuple[bytes | None, ...]
+    exhausted: bool
+    namespace: str
+    address: tuple[Any, ...] | None
+    error: Json
+    explained: bytes | None
+    continued: int
+
+
+def recorded_cursor(result: dict[str, Any]) -> Recorded:
+    """Return the cursor that an event's `result` holds."""
+    cursor = result.get("cursor")
+    data = (result.get("body") or {}).get("data")
+    explained = None
+    if cursor is None and isinstance(data, dict):
+        explained, data = json_to_bson(data), []
+    cursor = cursor or {}
+    documents = [json_to_bson(document) for document in data or []]
+    sizes = cursor.get("batches") or [len(documents)]
+    arrays, start = [], 0
+    for size in sizes:
+        arrays.append(_array(documents[start : start + size]))
+        start += size
+    tokens = cursor.get("tokens") or [None] * len(sizes)
+    address = cursor.get("address")
+    return Recorded(
+        tuple(arrays),
+        tuple(sizes),
+        tuple(token and json_to_bson(token) for token in tokens),
+        bool(cursor.get("exhausted", True)),
+        cursor.get("namespace") or "",
+        tuple(from_json(part) for part in address) if address else None,
+        cursor.get("error"),
+        explained,
+        cursor.get("continued") or 0,
+    )
+
+
+def _array(documents: list[bytes]) -> bytes:
+    elements = b"".join(
+        b"\x03%d\x00%b" % (number, document) for number, document in enumerate(documents)
+    )
+    return (len(elements) + 5).to_bytes(4, "little") + elements + b"\x00"
+
+
+def _embedded(name: bytes, document: bytes) -> bytes:
+    return b"\x03" + name + b"\x00" + document
+
+
+def _whole(elements: bytes) -> bytes:
+    return (len(elements) + 5).to_bytes(4, "little") + elements + b"\x00"
+
+
+class Reading:
+    """One replayed cursor: which batch comes next.
+
+    Args:
+        event: the event that holds what was read.
+        session: the session it is replayed in.
+        call: the call that opened it.
+        stream: whether it is polled for data to come, so that an empty last batch repeats.
+    """
+
+    __slots__ = ("_call", "_event", "_next", "_recorded", "_session", "_stream")
+
+    def __init__(self, event: RecordedResult, session: Session, call: Call, stream: bool) -> None:
+        self._event = event
+        self._recorded: Recorded = event.cached(recorded_cursor)
+        self._session = session
+        self._call = call
+        self._stream = stream
+        self._next = 0
+
+    @property
+    def address(self) -> Any:
+        """The server that answered."""
+        return self._recorded.address
+
+    @property
+    def plan(self) -> bytes | None:
+        """The query plan, where the event holds one and no cursor."""
+        return self._recorded.explained
+
+    def reply(self, kind: str, namespace: str) -> bytes:
+        """Return the next reply, as BSON.
+
+        Args:
+            kind: "firstBatch" or "nextBatch".
+            namespace: the namespace where none was recorded.
+
+        Raises:
+            ReadPastRecordingError: no more was read when it was recorded.
+        """
+        recorded = self._recorded
+        if self._next >= len(recorded.arrays):
+            self._beyond()
+            recorded = self._recorded
+        number = self._next
+        self._next += 1
+        last = self._next >= len(recorded.arrays)
+        ended = last and recorded.exhausted
+        cursor = (
+            b"\x04%b\x00%b" % (kind.encode(), recorded.arrays[number])
+            + b"\x12id\x00"
+            + (0 if ended else self._event.eid).to_bytes(8, "little")
+            + _string(b"ns", recorded.namespace or namespace)
+        )
+        token = recorded.tokens[number]
+        if token is not None:
+            cursor += _embedded(b"postBatchResumeToken", token)
+        return _whole(_embedded(b"cursor", _whole(cursor)) + b"\x01ok\x00\x00\x00\x00\x00\x00\x00\xf0\x3f")
+
+    def _beyond(self) -> None:
+        recorded = self._recorded
+        if recorded.error is not None:
+            raise failures.rebuild(recorded.error)
+        if recorded.continued:
+            self._go_on(recorded.continued)
+            return
+        if self._stream and recorded.sizes and recorded.sizes[-1] == 0:
+            self._next = len(recorded.arrays) - 1  # nothing had come yet: poll again
+            return
+        count = sum(recorded.sizes)
+        raise self._session.miss(
+            self._call,
+            ReadPastRecordingError,
+            f"{self._call.method.lower()} on {self._call.url} is read further than it was "
+            f"recorded: event {self._event.eid} of {self._session.where} holds {count} documents "
+            f"in {len(recorded.sizes)} batches, and the cursor was not read to its end.",
+        )
+
+    def _go_on(self, mark: int) -> None:
+        call = continuation(self._call, mark)
+        event = self._session.answer(call, reads=True)
+        if event is None:
+            raise self._session.miss(call)
+        self._event = event
+        self._recorded = event.cached(recorded_cursor)
+        self._next = 0
+
+
+def continuation(call: Call, mark: int) -> Call:
+    """Return the call under which a long cursor goes on in an event of its own."""
+    from timetracer.matching import key_of
+
+    arguments = {"continues": mark, "opened": call.key[:4096]}
+    return Call(call.lib, "GET_MORE", call.url, arguments, key_of(arguments))
+
+
+def _string(name: bytes, text: str) -> bytes:
+    raw = text.encode()
+    return b"\x02" + name + b"\x00" + (len(raw) + 1).to_bytes(4, "little") + raw + b"\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedResponse:
+    """What `_run_operation` returns: the shape of pymongo.response.Response."""
+
+    docs: Any
+    address: Any
+    data: Any = None
+    from_command: bool = True
+
+
+def respond(reading: Reading, operation: Any, cursor: Any) -> ReplayedResponse:
+    """Return the reply to a query or getMore, decoded by the cursor itself."""
+    if reading.plan is not None:
+        operation.name = "explain"  # as it turns live, once the command is built
+        payload = reading.plan
+    else:
+        kind = "nextBatch" if isinstance(operation, _GetMore) else "firstBatch"
+        payload = reading.reply(kind, f"{operation.db}.{operation.coll}")
+    docs = cursor._unpack_response(
+        _OpMsg(0, payload),
+        getattr(operation, "cursor_id", None),
+        operation.codec_options,
+        user_fields=_DOCUMENT_FIELDS,
+    )
+    return ReplayedResponse(docs, reading.address or _SOMEWHERE)
+
+
+_SOMEWHERE = ("localhost", 27017)
+
+
+# ------------------------------------------------------------------------------- find
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """The reply to a query: `instance` is the driver's cursor."""
+
+    def keep(self, exchange: Exchange, result: Any) -> CursorOutcome:
+        """Keep the first batch; the cursor leads to what comes later."""
+        operation = exchange.arguments["operation"]
+        outcome = CursorOutcome(_session(), exchange.call, address=result.address)
+        outcome.explained = operation.name == "explain"
+        path = "" if outcome.explained else "cursor.firstBatch"
+        more = False
+        read: Any = result.docs
+        if not outcome.explained:
+            cursor = result.docs[0]["cursor"]
+            more = bool(cursor["id"])
+            outcome.namespace = str(cursor.get("ns") or "")
+            read = cursor["firstBatch"]
+        outcome.add(
+            batch_of(_payload(result, operation), path, read, operation.codec_options), more=more
+        )
+        setattr(exchange.instance, LINK, outcome)
+        return outcome
+
+    def give(self, exchange: Exchange, event: RecordedResult) -> ReplayedResponse:
+        """Answer the query with the recorded first batch."""
+        cursor = exchange.instance
+        reading = Reading(event, _session(), exchange.call, stream=_is_tailable(cursor))
+        setattr(cursor, LINK, reading)
+        return respond(reading, exchange.arguments["operation"], cursor)
+
+
+def _session() -> Session:
+    state = current()
+    assert isinstance(state, Session)
+    return state
+
+
+def _is_tailable(cursor: Any) -> bool:
+    return bool(getattr(cursor, "_query_flags", 0) & 2)
+
+
+def _payload(response: Any, operation: Any) -> bytes | None:
+    """Return the reply's bytes; None under automatic encryption, where they are ciphertext."""
+    if getattr(operation.client, "_encrypter", None) is not None:
+        return None
+    return getattr(response.data, "payload_document", None)
+
+
+def more(link: CursorOutcome, operation: Any, response: Any) -> None:
+    """Add the reply to a getMore to what was recorded of its cursor."""
+    cursor = response.docs[0]["cursor"]
+    batch = batch_of(
+        _payload(response, operation),
+        "cursor.nextBatch",
+        cursor["nextBatch"],
+        operation.codec_options,
+    )
+    link.add(batch, more=bool(cursor["id"]))
+
+
+def go_on(link: CursorOutcome, started: float) -> CursorOutcome:
+    """Return the outcome that takes the next reply: a new event once the one before is long."""
+    recording = link.session.recording
+    if not link.is_long or recording is None:
+        return link
+    mark = recording.first_eid + recording.count
+    following = CursorOutcome(
+        link.session,
+        link.call,
+        address=link.address,
+        namespace=link.namespace,
+        extras={},
+    )
+    link.continued, link.open = mark, False
+    link.session.record(continuation(link.call, mark), following, started)
+    return following
+
+
+def fail(link: CursorOutcome, error: Exception) -> None:
+    """Keep the exception that ended a recorded cursor."""
+    link.error = failures.error_to_json(error)
+    link.open = False
+
+
+def is_getmore(operation: Any) -> bool:
+    """Tell whether an operation reads on in a cursor that is open."""
+    return isinstance(operation, _GetMore)
+
+
+def query_arguments(operation: Any) -> dict[str, Any]:
+    """Return the arguments that change the answer to a query, by the names `find` has."""
+    spec = operation.spec
+    arguments: dict[str, Any] = {}
+    if "$query" in spec:
+        arguments["filter"] = spec["$query"]
+        for key, value in spec.items():
+            if key in _MODIFIERS and value is not None:
+                arguments[_MODIFIERS[key]] = _pairs(value) if key == "$orderby" else value
+    elif spec:
+        arguments["filter"] = spec
+    for name, attribute in _QUERY:
+        value = getattr(operation, attribute)
+        if value:
+            arguments[name] = value
+    if operation.read_concern.level:
+        arguments["read_concern"] = operation.read_concern.document
+    return arguments
+
+
+def _pairs(value: Any) -> Any:
+    return [list(pair) for pair in value.items()] if isinstance(value, Mapping) else value
+
+
+_MODIFIERS = {
+    "$orderby": "sort",
+    "$hint": "hint",
+    "$comment": "comment",
+    "$max": "max",
+    "$min": "min",
+    "$maxTimeMS": "max_time_ms",
+    "$returnKey": "return_key",
+    "$showDiskLoc": "show_record_id",
+    "$explain": "explain",
+}
+_QUERY = (
+    ("projection", "fields"),
+    ("skip", "ntoskip"),
+    ("limit", "limit"),
+    ("batch_size", "batch_size"),
+    ("flags", "flags"),
+    ("collation", "collation"),
+    ("allow_disk_use", "allow_disk_use"),
+)
+
+
+# ------------------------------------------------------------------------------- command cursors
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCursors:
+    """A cursor that a command opened: aggregate, list_indexes, list_collections, ...
+
+    Attributes:
+        target: gives the collection that the cursor is for.
+        options: gives the codec options of the first batch; those of the target where None.
+        path: where the server's reply has the documents.
+        raw: whether batches stay bytes.
+    """
+
+    target: Callable[[Exchange], Any]
+    options: Callable[[Exchange], Any] | None = None
+    path: str = "cursor.firstBatch"
+    raw: bool = False
+
+    def keep(self, exchange: Exchange, result: Any) -> CursorOutcome:
+        """Keep the first batch; the cursor leads to what comes later."""
+        outcome = CursorOutcome(_session(), exchange.call, address=result.address)
+        outcome.namespace = str(getattr(result, "_ns", "") or "")
+        options = self.options(exchange) if self.options else result._collection.codec_options
+        batch = batch_of(exchange.payload, self.path, result._data, options)
+        outcome.add(batch, more=bool(result.cursor_id))
+        setattr(result, LINK, outcome)
+        return outcome
+
+    def give(self, exchange: Exchange, event: RecordedResult) -> Any:
+        """Return a cursor on the recorded batches."""
+        reading = Reading(event, _session(), exchange.call, stream=self.path == "")
+        target = self.target(exchange)
+        options = self.options(exchange) if self.options else target.codec_options
+        cursor = command_cursor(reading, target, options, exchange.arguments, raw=self.raw)
+        setattr(cursor, LINK, reading)
+        return cursor
+
+
+def command_cursor(
+    reading: Reading, target: Any, options: Any, arguments: dict[str, Any], *, raw: bool = False
+) -> Any:
+    """Return the driver's own CommandCursor over a reading.
+
+    Args:
+        reading: what is read.
+        target: the collection.
+        options: codec options of the first batch.
+        arguments: the call's arguments, of which the cursor keeps some.
+        raw: whether it is a cursor of raw batches.
+    """
+    reply = _OpMsg(0, reading.reply("firstBatch", target.full_name))
+    if raw:
+        document: Any = dict(reply.unpack_response()[0]["cursor"])
+        document["firstBatch"] = []
+    else:
+        fields = {"cursor": {"firstBatch": 1}}
+        document = reply.unpack_response(codec_options=options, user_fields=fields)[0]["cursor"]
+    document["id"] = int(document["id"])
+    kind = cursor_class(target, raw)
+    optional = {
+        "session": arguments.get("session"),
+        "batch_size": arguments.get("batch_size") or arguments.get("batchSize") or 0,
+        "max_await_time_ms": arguments.get("max_await_time_ms")
+        or arguments.get("maxAwaitTimeMS"),
+        "comment": arguments.get("comment"),
+        "explicit_session": arguments.get("session") is not None,
+    }
+    known = _constructor(kind)
+    given = {name: value for name, value in optional.items() if name in known}
+    return kind(target, document, reading.address, **given)
+
+
+@cache
+def _constructor(kind: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.__init__).parameters)
+
+
+def cursor_class(target: Any, raw: bool) -> Any:
+    """Return the CommandCursor class that goes with a collection, sync or async."""
+    if inspect.iscoroutinefunction(type(target).drop):
+        from pymongo.asynchronous import command_cursor as asynchronous
+
+        return (
+            asynchronous.AsyncRawBatchCommandCursor if raw else asynchronous.AsyncCommandCursor
+        )
+    from pymongo.synchronous import command_cursor as synchronous
+
+    return synchronous.RawBatchCommandCursor if raw else synchronous.CommandCursor
+
+
+# ------------------------------------------------------------------------------- change streams
+
+_STREAM_STATE = ("_resume_token", "_start_at_operation_time")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStreams:
+    """The cursor that a change stream opens, and opens again when it resumes.
+
+    `instance` is the stream; what the server's reply changed in it is kept beside the batches.
+    """
+
+    def keep(self, exchange: Exchange, result: Any) -> CursorOutcome:
+        """Keep the first batch and the stream's place."""
+        outcome = CommandCursors(lambda _: None).keep(exchange, result)
+        stream = exchange.instance
+        outcome.extras["stream"] = {
+            name: to_json(getattr(stream, name, None)) for name in _STREAM_STATE
+        }
+        return outcome
+
+    def give(self, exchange: Exchange, event: RecordedResult) -> Any:
+        """Return a cursor on the recorded batches, the stream at its recorded place."""
+        stream = exchange.instance
+        for name, value in (event.result().get("stream") or {}).items():
+            if name in _STREAM_STATE:
+                setattr(stream, name, from_json(value))
+        target = stream_target(stream)
+        reading = Reading(event, _session(), exchange.call, stream=True)
+        arguments = {
+            "session": stream._session,
+            "batch_size": stream._batch_size,
+            "max_await_time_ms": stream._max_await_time_ms,
+            "comment": stream._comment,
+        }
+        options = stream._target.codec_options
+        cursor = command_cursor(reading, target, options, arguments)
+        setattr(cursor, LINK, reading)
+        return cursor
+
+
+def stream_target(stream: Any) -> Any:
+    """Return the collection of a change stream's cursor."""
+    target = stream._target
+    return target if hasattr(type(target), "insert_one") else target["$cmd.aggregate"]
+

@@ -1,0 +1,132 @@
+"""One run of a program is all its processes; they share an id and claim names from each other.
+
+The id goes from a process to its children through the environment. Processes that are forked
+before anyone asked for it share it too, since it is made when this module is imported. It is a
+secret: cassettes hold only `run_label()`, and redaction derives its key from `run_secret()`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from timetracer.errors import SessionError
+
+RUN_ID_VARIABLE = "TIMETRACER_RUN_ID"
+
+_new_id = secrets.token_hex(16)
+_maker = os.getpid()
+_publishers: set[int] = set()
+
+
+def run_id() -> str:
+    """The id that all processes of this run share; never to be written to a file."""
+    return os.environ.get(RUN_ID_VARIABLE) or _publish()
+
+
+def run_label() -> str:
+    """The run's public name: 16 hex digits from which the id cannot be told."""
+    return _label(run_id())
+
+
+def run_secret() -> bytes:
+    """A key of 32 bytes for the labels of redacted values, the same in the whole run."""
+    return hashlib.blake2b(os.fsencode(run_id()), digest_size=32, person=b"redaction").digest()
+
+
+def claim(kind: str, name: str) -> bool:
+    """Claim a name for the caller, among all threads and processes of this run.
+
+    Args:
+        kind: what the name is of, such as "take"; names of two kinds do not meet.
+        name: any text, such as a cassette's path.
+
+    Returns:
+        True for the one caller that has it now, False where it was claimed before.
+
+    Raises:
+        SessionError: the directory for claims cannot be used.
+    """
+    for _ in range(3):
+        path = _directory(run_label(), tempfile.gettempdir()) / _claim_name(kind, name)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            return True
+        except FileExistsError:
+            return False
+        except FileNotFoundError:  # something cleaned the temporary directory
+            _directory.cache_clear()
+        except OSError as error:
+            raise _unusable(path.parent, str(error)) from error
+    raise _unusable(path.parent, "it vanishes while it is used")
+
+
+def release(kind: str, name: str) -> None:
+    """Give a claimed name back, so that the next claim has it; an unclaimed one is no error."""
+    path = _directory(run_label(), tempfile.gettempdir()) / _claim_name(kind, name)
+    path.unlink(missing_ok=True)
+
+
+def _publish() -> str:
+    _publishers.add(os.getpid())
+    os.environ[RUN_ID_VARIABLE] = _new_id
+    return _new_id
+
+
+def _label(identity: str) -> str:
+    return hashlib.blake2b(os.fsencode(identity), digest_size=8, person=b"label").hexdigest()
+
+
+def _claim_name(kind: str, name: str) -> str:
+    return hashlib.blake2b(ascii((kind, name)).encode(), digest_size=16).hexdigest()
+
+
+def _claims_path(label: str, temporary: str) -> Path:
+    return Path(temporary) / f"timetracer-{label}"
+
+
+@functools.cache
+def _directory(label: str, temporary: str) -> Path:
+    """The directory of this run's claims, made where it is not there, of this user alone."""
+    path = _claims_path(label, temporary)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise _unusable(path, str(error)) from error
+    if not _is_private(path.lstat()):
+        raise _unusable(path, "it is not a directory of this user alone")
+    return path
+
+
+def _is_private(status: os.stat_result) -> bool:
+    if os.name == "nt":  # no owner or mode to look at; the directory is the user's own there
+        return stat.S_ISDIR(status.st_mode)
+    mine = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    return mine and stat.S_ISDIR(status.st_mode)
+
+
+def _unusable(path: Path, why: str) -> SessionError:
+    return SessionError(
+        f"The processes of this run cannot agree on cassettes through {path}: {why}.\n"
+        "Remove it, or set TMPDIR to a directory that this user can write to."
+    )
+
+
+def _remove_claims() -> None:
+    # A forked child ends while the others go on; a run that shared nothing has nothing to remove.
+    if os.getpid() == _maker and _maker in _publishers:
+        shutil.rmtree(_claims_path(_label(_new_id), tempfile.gettempdir()), ignore_errors=True)
+
+
+# Registered here and not by the first claim: exit handlers run last in, first out, and a session
+# that claims a name while it closes at exit must still find the directory.
+atexit.register(_remove_claims)

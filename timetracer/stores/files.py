@@ -1,0 +1,394 @@
+"""Cassettes as files of one directory: replaced at once, gzip by suffix, never outside of it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import gzip
+import io
+import itertools
+import os
+import re
+import stat
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from timetracer.errors import (
+    CassetteFormatError,
+    CassetteNotFoundError,
+    CassettePathError,
+    CassetteWriteError,
+    StrPath,
+)
+from timetracer.stores import SUFFIXES, PartialFile, split_suffix
+
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP_SUFFIX = SUFFIXES["gzip"]
+GZIP_LEVEL = 6
+RECORD_AGAIN = "Record it again, or restore it from version control."
+STALE_SECONDS = 3600.0
+
+REMEDIES = {
+    errno.ENOSPC: "Free some space on the disk, or set cassette_dir to another one.",
+    errno.EDQUOT: "The disk quota is used up: free some space, or set cassette_dir elsewhere.",
+    errno.EFBIG: "The limit of a file's size is reached: raise it (ulimit -f), or record less.",
+    errno.EROFS: "The file system is read-only: set cassette_dir to a directory you can write to.",
+    errno.EACCES: "Make the directory writable, or set cassette_dir to one you can write to.",
+    errno.EPERM: "Make the directory writable, or set cassette_dir to one you can write to.",
+    errno.ENOTDIR: "A parent of it is a file: remove that file, or set cassette_dir elsewhere.",
+    errno.EEXIST: "A parent of it is a file: remove that file, or set cassette_dir elsewhere.",
+    errno.ENAMETOOLONG: "Choose a shorter name or directory.",
+    errno.EMFILE: "The process has too many open files: raise the limit (ulimit -n).",
+}
+OTHER_REMEDY = "Set cassette_dir (TIMETRACER_CASSETTE_DIR) to a directory that can be written to."
+
+_TEMPORARY = re.compile(r"\.timetracer-\d+-\d+\.tmp")
+_numbers = itertools.count(1)
+_swept: set[Path] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class FileStore:
+    """A store whose names are files below `directory`.
+
+    Args:
+        directory: the directory; made, with its parents, by the first write.
+    """
+
+    directory: Path
+
+    @classmethod
+    def for_path(cls, path: StrPath) -> tuple[FileStore, str]:
+        """The store and the name for a path that a developer gives, which may lie anywhere.
+
+        A symbolic link is followed, so that a write replaces what it points to and not the link.
+
+        Args:
+            path: path of a cassette, absolute or from the working directory.
+
+        Returns:
+            The store of the path's directory, and the file's name in it.
+
+        Raises:
+            CassettePathError: the path cannot name a file.
+        """
+        text = os.fspath(path)
+        target = os.path.realpath(text) if _checked(text) and os.path.islink(text) else text
+        head, name = os.path.split(os.path.abspath(target))
+        if not name or text.endswith(("/", os.sep)) or os.path.isdir(target):
+            raise _directory_error(text)
+        return cls(Path(head)), name
+
+    def locate(self, name: str) -> str:
+        """The file's path: from the working directory where it lies below, else absolute."""
+        path = os.path.abspath(self._path(name))
+        with contextlib.suppress(OSError, ValueError):
+            here = os.path.join(os.getcwd(), "")
+            return path[len(here) :] if path.startswith(here) else path
+        return path
+
+    def read(self, name: str) -> bytes:
+        """All bytes of `name`, uncompressed.
+
+        Raises:
+            CassetteNotFoundError: there is no such file.
+            CassettePathError: the name leaves the directory, or names no regular file.
+            CassetteFormatError: it may not be read, is empty, or is not what its suffix says.
+        """
+        path = self._path(name)
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise _directory_error(self.locate(name))
+            data = path.read_bytes()
+        except OSError as error:
+            raise self._read_error(name, error) from error
+        return _uncompressed(data, self.locate(name))
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Replace `name` by the joined chunks: wholly, or not at all.
+
+        An error of `chunks` passes through, unless it is an OSError; the old file stays as it was.
+
+        Raises:
+            CassettePathError: the name leaves the directory, or is a directory.
+            CassetteWriteError: the file cannot be written; the message says why and what to do.
+        """
+        path = self._path(name)
+        try:
+            if path.is_dir():
+                raise _directory_error(self.locate(name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path.parent)
+            _replace(path, chunks)
+        except OSError as error:
+            raise _write_error(self.locate(name), error) from error
+
+    def exists(self, name: str) -> bool:
+        """Whether `name` is a file."""
+        return os.path.isfile(self._path(name))
+
+    def remove(self, name: str) -> None:
+        """Remove `name`; one that is not there is no error.
+
+        Raises:
+            CassetteWriteError: the file cannot be removed.
+        """
+        try:
+            self._path(name).unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise _write_error(self.locate(name), error, "removed") from error
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The names of all files below the directory that begin with `prefix`, sorted.
+
+        Symbolic links to directories are not followed; files being written are left out.
+        """
+        folder, _, start = prefix.rpartition("/")
+        if folder:
+            self._path(folder)
+        return sorted(_files(self.directory, folder, start))
+
+    def modified(self, name: str) -> float:
+        """When `name` was last written, in seconds since the epoch.
+
+        Raises:
+            CassetteNotFoundError: there is no such file.
+        """
+        try:
+            return self._path(name).stat().st_mtime
+        except OSError as error:
+            raise self._read_error(name, error) from error
+
+    def open_partial(self, name: str) -> PartialFile:
+        """Open `name` for appending, made where it is not there.
+
+        Raises:
+            CassettePathError: the name leaves the directory.
+            CassetteWriteError: the file cannot be opened.
+        """
+        path = self._path(name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return AppendedFile(self.locate(name), open(path, "ab", buffering=0))
+        except OSError as error:
+            raise _write_error(self.locate(name), error) from error
+
+    def _path(self, name: str) -> Path:
+        parts = _checked(name).split("/")
+        hostile = "\\" in name or re.match(r"[A-Za-z]:", name) or {"", ".", ".."} & set(parts)
+        path = self.directory.joinpath(*parts) if not hostile else None
+        if path is None or (len(parts) > 1 and not _is_below(path.parent, self.directory)):
+            raise CassettePathError(
+                f"The cassette name {name!r} leads out of {self.directory}.\n"
+                "Use a name below that directory, without '..', a drive letter or a backslash.",
+                path=name,
+            )
+        return path
+
+    def _read_error(self, name: str, error: OSError) -> Exception:
+        where = self.locate(name)
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return CassetteNotFoundError(_missing(where, self._nearest(name)), path=where)
+        if isinstance(error, PermissionError):
+            return CassetteFormatError(
+                f"{where} may not be read ({error.strerror}).\n"
+                "Give this user the right to read it, and its directories the right to enter.",
+                path=where,
+            )
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            return CassettePathError(
+                f"{where} cannot be a cassette's path ({error.strerror}).\n"
+                "Choose a shorter name, and no symbolic links that lead to themselves.",
+                path=where,
+            )
+        return CassetteFormatError(f"{where} cannot be read ({error}).\n{RECORD_AGAIN}", path=where)
+
+    def _nearest(self, name: str) -> str | None:
+        stem, _ = split_suffix(name)
+        twins = [stem + suffix for suffix in SUFFIXES.values() if self.exists(stem + suffix)]
+        folder = name.rpartition("/")[0]
+        beside = itertools.islice(_entries(self.directory / folder), 500)
+        found = [f"{folder}/{item.name}" if folder else item.name for item in beside]
+        close = difflib.get_close_matches(name, [one for one in found if split_suffix(one)[1]], 1)
+        return next(iter(twins + close), None)
+
+
+class AppendedFile:
+    """The partial file of a FileStore: unbuffered, so that what was written survives SIGKILL."""
+
+    def __init__(self, path: str, file: io.FileIO) -> None:
+        self._path = path
+        self._full_path = os.path.abspath(path)
+        self._file = file
+
+    @property
+    def path(self) -> str:
+        """Where it lies, for messages."""
+        return self._path
+
+    def write(self, data: bytes) -> None:
+        """Append `data` whole.
+
+        Raises:
+            CassetteWriteError: the disk is full, ...; a part of `data` may be in the file.
+        """
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            raise _write_error(self._path, error) from error
+
+    def close(self) -> None:
+        """Close the file and leave it where it is."""
+        self._file.close()
+
+    def discard(self) -> None:
+        """Close the file and remove it."""
+        self.close()
+        try:
+            Path(self._full_path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _write_error(self._path, error, "removed") from error
+
+
+def _checked(text: str) -> str:
+    try:
+        usable = bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        usable = False
+    if usable:
+        return text
+    raise CassettePathError(
+        f"{text!r} cannot name a cassette: it is empty, or holds characters that no file name has.",
+        path=text,
+    )
+
+
+def _is_below(path: Path, directory: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
+
+
+def _replace(path: Path, chunks: Iterable[bytes]) -> None:
+    """Write a file beside `path`, safely on the disk, and move it there."""
+    file, temporary = _temporary_beside(path)
+    try:
+        with file:
+            _fill(file, chunks, compressed=path.name.endswith(GZIP_SUFFIX))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def _temporary_beside(path: Path) -> tuple[BinaryIO, Path]:
+    # Numbered, not random: a program may have seeded the random numbers of two processes alike.
+    while True:
+        temporary = path.parent / f".timetracer-{os.getpid()}-{next(_numbers)}.tmp"
+        with contextlib.suppress(FileExistsError):
+            return open(temporary, "xb"), temporary
+
+
+def _fill(file: BinaryIO, chunks: Iterable[bytes], *, compressed: bool) -> None:
+    if not compressed:
+        file.writelines(chunks)
+        return
+    # No name and no time in the header: the same cassette has the same bytes.
+    with gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0) as packed:
+        packed.writelines(chunks)
+
+
+def _sync_directory(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        number = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _sweep(directory: Path) -> None:
+    """Once per process and directory: remove what killed processes left half written."""
+    if directory in _swept:
+        return
+    _swept.add(directory)
+    for entry in _entries(directory):
+        if _TEMPORARY.fullmatch(entry.name):
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+                    os.unlink(entry)
+
+
+def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        yield from entries
+
+
+def _files(directory: Path, folder: str, start: str = "") -> Iterator[str]:
+    for entry in _entries(directory / folder):
+        if not entry.name.startswith(start):
+            continue
+        name = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(directory, name)
+        elif entry.is_file() and not _TEMPORARY.fullmatch(entry.name):
+            yield name
+
+
+def _uncompressed(data: bytes, where: str) -> bytes:
+    if not data:
+        raise CassetteFormatError(f"{where} is empty.\n{RECORD_AGAIN}", path=where)
+    named, packed = where.endswith(GZIP_SUFFIX), data.startswith(GZIP_MAGIC)
+    if named and not packed:
+        right = where.removesuffix(GZIP_SUFFIX) + SUFFIXES["none"]
+        raise _suffix_error(where, "is not compressed, though its name ends in .gz", right)
+    if packed and not named:
+        right = split_suffix(where)[0] + GZIP_SUFFIX
+        raise _suffix_error(where, "is gzip, though its name does not say so", right)
+    return _unzipped(data, where) if packed else data
+
+
+def _unzipped(data: bytes, where: str) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error) as error:
+        raise CassetteFormatError(
+            f"{where} is cut short or damaged: {error}.\n{RECORD_AGAIN}", path=where
+        ) from error
+
+
+def _suffix_error(where: str, what: str, right: str) -> CassetteFormatError:
+    return CassetteFormatError(
+        f"{where} {what}.\nIf it is a cassette: rename it to {right}", path=where
+    )
+
+
+def _directory_error(where: str) -> CassettePathError:
+    return CassettePathError(
+        f"{where} is a directory or a special file, not a cassette.\n"
+        f"Give the path of a file, such as {os.path.join(where, 'cassette.json')}",
+        path=where,
+    )
+
+
+def _missing(where: str, nearest: str | None) -> str:
+    hint = f"Nearest: {nearest}\n" if nearest else ""
+    return f"There is no cassette {where}.\n{hint}To record it, run with TIMETRACER_MODE=record"
+
+
+def _write_error(where: str, error: OSError, deed: str = "written") -> CassetteWriteError:
+    remedy = REMEDIES.get(error.errno or 0, OTHER_REMEDY)
+    return CassetteWriteError(
+        f"{where} cannot be {deed}: {error.strerror or error}.\n{remedy}", path=where
+    )

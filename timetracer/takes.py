@@ -1,0 +1,103 @@
+"""Which file a request's cassette is: the same request again in one run is another take.
+
+    GET__users.json, GET__users.2.json, GET__users.3.json
+
+The data may have changed between two equal requests, so replay serves the takes in order and then
+repeats the last. The processes of a run claim takes from each other and never share one. Takes of
+an earlier run go only once their request is recorded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from timetracer import document, runs
+from timetracer.errors import CassetteError, CassetteFormatError
+from timetracer.model import RequestRecord
+from timetracer.naming import parse_take, take_name
+from timetracer.stores import Store, split_suffix, write_alone
+
+_RECORD = "take"
+_REPLAY = "replay"
+
+
+def claim_take(store: Store, stem: str, suffix: str) -> str:
+    """Return the name of this run's next take, claimed for the caller."""
+    take = 1
+    while not runs.claim(_RECORD, _claimed(store, stem, take)):
+        take += 1
+    return take_name(stem, take, suffix)
+
+
+def write_take(store: Store, name: str, chunks: Any) -> None:
+    """Write a claimed take; with the first one of a run, the takes of earlier runs go."""
+    write_alone(store, name, chunks)
+    stem, take, _ = parse_take(name) or (name, 0, "")
+    if take != 1:
+        return
+    for other, number in _takes(store, stem):
+        claimed = _claimed(store, stem, number)
+        if number > 1 and runs.claim(_RECORD, claimed):
+            store.remove(other)
+            runs.release(_RECORD, claimed)
+
+
+def choose_take(store: Store, stem: str, request: RequestRecord) -> tuple[str, bytes] | None:
+    """Return name and bytes of the take that answers a request, or None where there is none.
+
+    Takes whose request had an equal body come before all others; of those, the first that no
+    request of this run has had yet, else the last.
+
+    Raises:
+        CassetteFormatError: the file belongs to another request.
+    """
+    takes = _takes(store, stem)
+    if not takes:
+        return None
+    read = [(name, store.read(name)) for name, _ in takes]
+    if len(read) > 1:
+        same = [(name, data) for name, data in read if _body_hash(data, name) == request.body_hash]
+        read = same or read
+    name, data = next(
+        (take for take in read if runs.claim(_REPLAY, store.locate(take[0]))), read[-1]
+    )
+    where = store.locate(name)
+    _check_request(document.header_of(data, where), request, where)
+    return name, data
+
+
+def _takes(store: Store, stem: str) -> list[tuple[str, int]]:
+    newest: dict[int, str] = {}
+    for name in store.names(stem):
+        parsed = parse_take(name)
+        if parsed is None or parsed[0] != stem:
+            continue
+        twin = newest.get(parsed[1])
+        if twin is None or store.modified(name) >= store.modified(twin):
+            newest[parsed[1]] = name
+    return [(newest[number], number) for number in sorted(newest)]
+
+
+def _claimed(store: Store, stem: str, take: int) -> str:
+    return store.locate(take_name(split_suffix(stem)[0], take, ""))
+
+
+def _body_hash(data: bytes, name: str) -> str:
+    try:
+        request = document.header_of(data, name).get("request") or {}
+    except CassetteError:
+        return ""
+    return str(request.get("body_hash") or "")
+
+
+def _check_request(header: Mapping[str, Any], request: RequestRecord, path: str) -> None:
+    recorded = header.get("request") or {}
+    named = (recorded.get("method"), recorded.get("path"))
+    if recorded and named != (request.method, request.path) and "redacted" not in str(named):
+        raise CassetteFormatError(
+            f"{path} holds the request {named[0]} {named[1]}, not {request.method} "
+            f"{request.path}. Rename it, or name it in TIMETRACER_CASSETTE to use it for every "
+            "request.",
+            path=path,
+        )
