@@ -4,7 +4,7 @@
     "session": {...},
     "request": {...},
     "events": [
-    {"eid": 1, "event_type": "db.query", ..., "signature": {...}, "arguments": {...}, "result": {...}},
+    {"eid": 1, "event_type": ..., "signature": {...}, "arguments": {...}, "result": {...}},
     {"eid": 2, ...}
     ]}
 

@@ -22,7 +22,7 @@ import wrapt
 from timetracer.driver import Exchange, GuardRow, MethodRow, Outcome
 from timetracer.errors import TimetracerError
 from timetracer.model import Call
-from timetracer.session import CURRENT, Session, current
+from timetracer.session import CURRENT, Session, at_first_session, current
 
 _EMPTY = inspect.Parameter.empty
 
@@ -277,14 +277,21 @@ class Installation:
     Args:
         plugin: what is done around a call.
         methods: the driver methods to wrap.
-        guards: the driver internals to replace or watch.
+        openers: the driver internals that open a client, guarded from the start.
+        guards: the driver internals to replace or watch once there is a session; until then a
+            program pays for its methods alone.
     """
 
     def __init__(
-        self, plugin: Plugin, methods: Iterable[MethodRow], guards: Iterable[GuardRow]
+        self,
+        plugin: Plugin,
+        methods: Iterable[MethodRow],
+        openers: Iterable[GuardRow],
+        guards: Iterable[GuardRow],
     ) -> None:
         self._plugin = plugin
         self._methods = tuple(methods)
+        self._openers = tuple(openers)
         self._guards = tuple(guards)
         self._patches: list[_Patch] = []
 
@@ -302,7 +309,15 @@ class Installation:
             function = _attribute(owner, row.name, row.optional)
             if function is not None:
                 self._put(owner, row.name, wrapper_for(row, function, self._plugin))
-        for guard in self._guards:
+        self._guard(self._openers)
+        at_first_session(self._guard_sessions)
+
+    def _guard_sessions(self) -> None:
+        if self._patches:  # else it was uninstalled before any session
+            self._guard(self._guards)
+
+    def _guard(self, guards: Iterable[GuardRow]) -> None:
+        for guard in guards:
             owner = _owner(guard.owner, guard.optional)
             if _attribute(owner, guard.name, guard.optional) is not None:
                 self._put(owner, guard.name, guard.wrapper)

@@ -21,7 +21,15 @@ from typing import Any, Protocol
 
 import bson
 
-from timetracer.codec import CodecError, dumps, from_json, json_to_bson, loads, to_json
+from timetracer.codec import (
+    CodecError,
+    bson_to_json,
+    dumps,
+    from_json,
+    json_to_bson,
+    loads,
+    to_json,
+)
 from timetracer.errors import Difference
 from timetracer.model import Call, Json
 from timetracer.redaction import bind, find_placeholders, has_placeholders
@@ -86,8 +94,6 @@ def key_of(arguments: Mapping[str, Any], options: Any = None) -> bytes:
 
 def key_to_json(key: bytes) -> Json:
     """Return the arguments that `key_of` made a key of, as JSON."""
-    from timetracer.codec import bson_to_json
-
     return loads(key[5:]) if key.startswith(b"json:") else bson_to_json(key)
 
 
@@ -185,7 +191,8 @@ class Index:
                 arguments = event.arguments()
                 paths = tuple(path for path, _ in find_placeholders(arguments))
                 masked = group.redacted.setdefault(paths, {})
-                masked.setdefault(_masked_key(arguments, paths), deque()).append(event)
+                key = _masked_key(arguments, paths) or b""
+                masked.setdefault(key, deque()).append(event)
             else:
                 group.exact.setdefault(key_of_json(event.arguments()), deque()).append(event)
         group.ready = True

@@ -140,18 +140,19 @@ DEFAULT_PATTERNS: tuple[ValuePattern, ...] = (
     ),
 )
 
-_TRIGGERS: tuple[tuple[str, str], ...] = (
-    # A rare character (a set's inside), and what must stand around it for a pattern to match.
-    ("/", r'(?<=:/)/[^/?#"]*@'),
-    ("bB", r"[eE][aA][rR][eE][rR][ \\]|[aA][sS][iI][cC][ \\]"),
-    ("J", r"(?<=eyJ)"),
-    ("I", r"(?<=A[KS]I)A"),
-    ("Y", r"(?<=PRIVATE KEY)-"),
-    ("_", r"(?<=gh[pousr]_)|(?<=b_)pat_|(?<=[rs]k_)live_"),
-    ("x", r"(?<=xox)[abprs]-"),
+_TRIGGERS: tuple[str, ...] = (
+    # For each pattern what must stand in JSON text for it to match, from a rare character on.
+    r'/(?<=:/)/[^/?#"]*@',
+    r"b(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC])[ \\]",
+    r"B(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC])[ \\]",
+    r"J(?<=eyJ)",
+    r"I(?<=A[KS]I)A",
+    r"Y(?<=PRIVATE KEY)-",
+    r"_(?:(?<=gh[pousr]_)|(?<=b_)pat_|(?<=[rs]k_)live_)",
+    r"x(?<=xox)[abprs]-",
     # A user's own text that looks like a placeholder, and bytes that only decoding could show.
-    ("[", "redacted:"),
-    ("$", "raw|surrogateT"),
+    r"\[redacted:",
+    r"\$(?:rawBson|rawValue|surrogateText)",
 )
 
 
@@ -306,64 +307,67 @@ def is_sensitive_name(name: str, rules: RedactionRules = DEFAULT_RULES) -> bool:
     return _verdict(rules.names, rules.keep_names)(name) is True
 
 
-# -- is there anything to do? One search over an event's text, in the order of cheapness
+# -- is there anything to do? One search over an event's text
 
-_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)|%[0-9A-Fa-f]{2}", re.S)
+_ANCHORS = "jvkgpmudns"
+"""Letters, rarest first, of which every name has one: only where they stand is a name tried."""
 
 
 def _any_case(character: str) -> str:
     if character == " ":
-        return f"{_SEPARATOR_SET}?"
+        return rf"(?:%[0-9A-Fa-f]{{2}}|{_SEPARATOR_SET})?"
     if character.isascii() and character.isalpha():
         return f"[{character.lower()}{character.upper()}]"
     return re.escape(character)
 
 
-_NO_LETTER = (
-    "(?:(?![a-z])|" + "|".join("".join(map(_any_case, e)) for e in ("hash", *_ENDINGS[2:])) + ")"
-)
+# A lower-case letter goes on with the word, other than that of an ending.
+_END = f"(?:(?![a-z])|{'|'.join(''.join(map(_any_case, ending)) for ending in _ENDINGS)})"
 
 
-def _trie(words: list[str]) -> str:
+def _any_of(words: Iterable[str]) -> str:
     tails: dict[str, list[str]] = {}
     for word in words:
         tails.setdefault(word[:1], []).append(word[1:])
-    branches = [
-        _any_case(head) + _trie(rest) if head else _NO_LETTER for head, rest in tails.items()
-    ]
+    branches = [_any_case(head) + _any_of(rest) if head else _END for head, rest in tails.items()]
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
 
 
-def _letters(characters: Iterable[str]) -> str:
-    both = {case for character in characters for case in (character, character.upper())}
-    return re.escape("".join(sorted(both)))
+def _anchor(phrase: str) -> int:
+    """Return the place of the letter from which a name is looked for: in its first word."""
+    word = phrase.split()[0]
+    rank = {letter: place for place, letter in enumerate(_ANCHORS)}
+    return min(range(len(word)), key=lambda i: rank.get(word[i], len(rank)))
 
 
 @lru_cache(32)
 def _needs_pattern(names: frozenset[str]) -> re.Pattern[bytes]:
     """Find whatever `redact_event` could change: too much at worst, never too little."""
-    words = [*DEFAULT_NAMES, *_WHOLE_NAMES]
-    by_head: dict[str, list[str]] = {}
-    for word in words:
-        by_head.setdefault(word[0], []).append(word[1:])
-    tries = "|".join(f"(?<=[{_letters(head)}]){_trie(rest)}" for head, rest in by_head.items())
-    # A name begins where no lower-case letter goes before, or with a capital letter; the second
-    # letter is looked at before any name is tried, since nearly every place fails there.
-    second = _letters(rest[0] for tails in by_head.values() for rest in tails)
-    named = f"(?<![a-z][a-z])(?=[{second}])(?:{tries})"
-    looks = "|".join(f"(?<=[{re.escape(rare)}])(?:{around})" for rare, around in _TRIGGERS)
-    rare = re.escape("".join(rare for rare, _ in _TRIGGERS))
-    pattern = f"[{_letters(by_head)}{rare}](?:{named}|(?<=[{rare}])(?:{looks}))"
-    if phrases := _phrases(names):
-        pattern += "|" + _trie(phrases)
-    return re.compile(pattern.encode())
+    phrases = {*DEFAULT_NAMES, *_WHOLE_NAMES, *_phrases(names)}
+    # What goes before a name does not matter here, so "new password" is found by "password".
+    cores = [p for p in sorted(phrases) if not any(p.endswith(f" {other}") for other in phrases)]
+    by_letter: dict[str, dict[str, list[str]]] = {}
+    for phrase in cores:
+        at = _anchor(phrase)
+        tails = by_letter.setdefault(phrase[at], {})
+        tails.setdefault(phrase[:at], []).append(phrase[at + 1 :])
+    branches = []
+    for letter, by_start in by_letter.items():
+        tries = [
+            f"(?<={''.join(map(_any_case, start))}{_any_case(letter)}){_any_of(tails)}"
+            for start, tails in by_start.items()
+        ]
+        # Each branch begins with one literal: then `re` skips to where any of them can begin.
+        cases = sorted({letter, letter.upper()}) if letter.isascii() else [letter]
+        branches += [f"{re.escape(case)}(?:{'|'.join(tries)})" for case in cases]
+    return re.compile("|".join((*branches, *_TRIGGERS)).encode())
 
 
 # -- secrets in text
 
 _WORD = r"[\w.$\[\]%-]"
 _ASSIGNMENT = re.compile(
-    rf"(?<!\w)((?:{_WORD}{{1,40}} ){{0,2}}{_WORD}{{1,80}})[\"'\\]*"
+    rf"(?<!\w)((?:{_WORD}{{1,40}} ){{0,4}}{_WORD}{{1,80}})[\"'\\]*"
     r"[ \t\r\n]*(?:(=)[=>]*|:=?(?!//))[ \t\r\n]*"
 )
 _GROUPED = (
@@ -541,12 +545,7 @@ class Redactor:
         Args:
             text: the event's JSON as `codec.dumps` writes it.
         """
-        if self._always or self._needs(text) is not None:
-            return True
-        # A letter that belongs to an escape would hide the beginning of a name.
-        if b"\\" not in text and b"%" not in text:
-            return False
-        return self._needs(_ESCAPE.sub(b" ", text)) is not None
+        return self._always or self._needs(text) is not None
 
     def redact_event(self, event: Json) -> Json:
         """Return an event's JSON ("arguments", "result", ...) without secrets.
@@ -564,7 +563,14 @@ class Redactor:
         key = arguments.get("key")
         if type(key) is str and self._is_sensitive(key) and "DISTINCT" in _method(event):
             paths = (*paths, _DISTINCT_VALUES)
-        return self._items(event, False, _Where(paths, frozenset(self._aliases(arguments, ""))))
+        aliases = {alias for item in arguments.values() for alias in self._aliases(item, "")}
+        below_result = _Where(paths, frozenset(aliases))
+        new = {}
+        for name, item in event.items():
+            where = below_result if name == "result" else _Where(paths)
+            hidden, below = self._enter(name, item, False, where)
+            new[name] = self._walk(item, hidden, below)
+        return event if all(new[name] is event[name] for name in event) else new
 
     def redact_request(self, request: Json) -> Json:
         """Return a request's JSON without secrets; see `redact_event`."""

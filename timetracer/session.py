@@ -29,6 +29,7 @@ from typing import Any, TypeVar, cast
 
 from timetracer import document, runs, takes
 from timetracer.cassette import Cassette, Event, Recording
+from timetracer.codec import dumps
 from timetracer.config import MODES, Mode, TraceConfig, resolve
 from timetracer.driver import Exchange, Outcome
 from timetracer.errors import (
@@ -61,6 +62,26 @@ CURRENT: ContextVar[Session | Exchange | _Pass | None] = ContextVar("timetracer"
 """The session of the request, the driver call that is under way, or None."""
 
 
+_first_session: list[Callable[[], None]] = []
+_any_session = False
+
+
+def at_first_session(prepare: Callable[[], None]) -> None:
+    """Have something done once a session is opened, at once if one was: what a program that is
+    neither recorded nor replayed need not pay for."""
+    if _any_session:
+        prepare()
+    else:
+        _first_session.append(prepare)
+
+
+def _prepare_sessions() -> None:
+    global _any_session
+    _any_session = True
+    while _first_session:
+        _first_session.pop()()
+
+
 class Session:
     """What driver calls are answered from and recorded to, for one request, block or process.
 
@@ -85,6 +106,8 @@ class Session:
         remedy: str = "run it with TIMETRACER_MODE=record",
         kind: str = "request",
     ) -> None:
+        if not _any_session:
+            _prepare_sessions()
         self.config = config
         self.mode = mode
         self.where = where
@@ -331,7 +354,7 @@ def _nearest_line(event: Event, differences: Any) -> str:
 
 
 def _shown(value: Json) -> str:
-    text = value if value == "(absent)" else document.dumps(value).decode("utf-8", "replace")
+    text = value if value == "(absent)" else dumps(value).decode("utf-8", "replace")
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -750,7 +773,7 @@ def _save(
 # ------------------------------------------------------------------------------- use_cassette
 
 
-class use_cassette:  # noqa: N801  (reads as a verb, like the context managers of the field)
+class use_cassette:
     """Record to, or replay from, one cassette: a context manager and a decorator, sync and async.
 
         with timetracer.use_cassette("cassettes/orders.json", mode="once"):

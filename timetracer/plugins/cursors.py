@@ -9,6 +9,7 @@ with it (alive, rewind, clone, limits, decoding) stays the driver's own work.
 from __future__ import annotations
 
 import inspect
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -30,6 +31,7 @@ LINK = "_timetracer"
 _DOCUMENT_FIELDS = {"cursor": {"firstBatch": 1, "nextBatch": 1}}
 _LONG_BATCHES = 1000
 _LONG_BYTES = 8 * 1024 * 1024
+_OK = b"\x01ok\x00" + struct.pack("<d", 1.0)
 
 
 # ------------------------------------------------------------------------------- recording
@@ -271,7 +273,7 @@ class Reading:
         token = recorded.tokens[number]
         if token is not None:
             cursor += _embedded(b"postBatchResumeToken", token)
-        return _whole(_embedded(b"cursor", _whole(cursor)) + b"\x01ok\x00\x00\x00\x00\x00\x00\x00\xf0\x3f")
+        return _whole(_embedded(b"cursor", _whole(cursor)) + _OK)
 
     def _beyond(self) -> None:
         recorded = self._recorded

@@ -90,18 +90,21 @@ def take_offline(client: Any, session: Session) -> None:
     """Give a client whose topology was never opened what the recorded client knew."""
     if client._topology is None:
         client._init_background()
-    if client._opened or getattr(client, _OFFLINE, None) is session:
+    if client._topology._opened or getattr(client, _OFFLINE, None) is session:
         return
     if client._topology.description.has_known_servers:
         client._init_background()
     setattr(client, _OFFLINE, session)
-    servers = session.topology(seeds_of(client)) or []
+    _fill(client._topology, session.topology(seeds_of(client)) or [])
+
+
+def _fill(topology: Any, servers: Json) -> None:
     # Twice: the first reply may name the server otherwise than the URI did, and only the second
     # then finds the address that the reply named.
     for _ in range(2):
         for server in servers:
             host, port = from_json(server["address"])
-            _apply(client._topology, (host, port), from_json(server["hello"]))
+            _apply(topology, (host, port), from_json(server["hello"]))
 
 
 def _apply(topology: Any, address: tuple[str, int], hello: dict[str, Any]) -> None:
@@ -128,11 +131,8 @@ def get_topology(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
             delattr(client, _OFFLINE)
             client._init_background()
         return wrapped(*args, **kwargs)
-    if client._opened:
-        topology = client._topology
-    else:
-        take_offline(client, session)
-        topology = client._topology
+    take_offline(client, session)
+    topology = client._topology
     return _awaited(topology) if inspect.iscoroutinefunction(wrapped) else topology
 
 
@@ -205,6 +205,13 @@ def rest_in_thread(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     return _awaited(True) if inspect.iscoroutinefunction(wrapped) else True
 
 
+def stay_closed(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    """`Topology.open` and the start of a driver's thread or task: not in replay."""
+    if replaying() is None:
+        return wrapped(*args, **kwargs)
+    return _awaited(None) if inspect.iscoroutinefunction(wrapped) else None
+
+
 def srv_hosts(wrapped: Any, resolver: Any, args: Any, kwargs: Any) -> Any:
     """The DNS look-up of mongodb+srv: in replay the name itself is the only host."""
     if replaying() is None:
@@ -227,11 +234,24 @@ def watch_property(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     if not isinstance(state, Session):
         return wrapped(*args, **kwargs)
     if state.only_replays:
-        take_offline(client, state)
-        return wrapped(*args, **kwargs)
+        return _as_recorded(wrapped, client, state)
     value = wrapped(*args, **kwargs)
     note_topology(client, state)
     return value
+
+
+def _as_recorded(wrapped: Any, client: Any, session: Session) -> Any:
+    take_offline(client, session)
+    live = client._topology
+    if not live._opened:
+        return wrapped()
+    # The client was opened before replay began: what it knows is of another time.
+    client._topology = type(live)(client._topology_settings)
+    try:
+        _fill(client._topology, session.topology(seeds_of(client)) or [])
+        return wrapped()
+    finally:
+        client._topology = live
 
 
 def note_topology(client: Any, session: Session) -> None:
@@ -278,8 +298,28 @@ def guards(flavour: str, client: str) -> tuple[GuardRow, ...]:
             GuardRow(f"{base}.monitor:{name}", "_run", rest_in_thread)
             for name in ("Monitor", "SrvMonitor", "_RttMonitor")
         ),
-        GuardRow(f"{base}.srv_resolver:_SrvResolver", "get_hosts", srv_hosts, optional=True),
-        GuardRow(f"{base}.srv_resolver:_SrvResolver", "get_options", srv_options, optional=True),
+    )
+
+
+def openers(flavour: str, executor: str) -> tuple[GuardRow, ...]:
+    """Return the guards on what opens a client, of one flavour of PyMongo.
+
+    Args:
+        flavour: "synchronous" or "asynchronous".
+        executor: the class of its threads or tasks.
+    """
+    base = f"pymongo.{flavour}"
+    return (
+        GuardRow(f"{base}.topology:Topology", "open", stay_closed),
+        *(
+            GuardRow(f"{module}:{executor}", "open", stay_closed, optional=True)
+            for module in (f"{base}.periodic_executor", "pymongo.periodic_executor")
+        ),
+        *(
+            GuardRow(f"{module}:_SrvResolver", name, wrapper, optional=True)
+            for module in (f"{base}.srv_resolver", "pymongo.srv_resolver")
+            for name, wrapper in (("get_hosts", srv_hosts), ("get_options", srv_options))
+        ),
     )
 
 
@@ -303,6 +343,4 @@ def property_guards(owner: str) -> tuple[GuardRow, ...]:
 SHARED_GUARDS = (
     GuardRow("pymongo.message:_OpMsg", "unpack_response", see_reply),
     GuardRow("pymongo.message:_OpMsg", "raw_response", see_reply),
-    GuardRow("pymongo.srv_resolver:_SrvResolver", "get_hosts", srv_hosts, optional=True),
-    GuardRow("pymongo.srv_resolver:_SrvResolver", "get_options", srv_options, optional=True),
 )

@@ -8,13 +8,14 @@ query and its batches pass `_run_operation`. GridFS and with_transaction have no
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import time
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from typing import Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
-from bson.raw_bson import RawBSONDocument
+from bson.regex import Regex
 from bson.son import SON
 from pymongo import operations, results
 from pymongo.collation import Collation
@@ -328,9 +329,29 @@ def _ordered(value: Any) -> Any:
     return [list(pair) for pair in value] if isinstance(value, ItemsView) else value
 
 
-_BARE = frozenset({dict, str, int, float, bool, bytes})
+def _canonical_filter(given: Any) -> Any:
+    """Return a filter with `{"$eq": value}` as the plain value, which asks for the same.
 
-_REPORTED = {"operation": cursors.query_arguments}
+    Some releases of GridFS write one, some the other. A regular expression or a document means
+    something else when it is plain, and stays.
+    """
+    if type(given) is not dict:
+        return given
+    for value in given.values():
+        if type(value) is dict and len(value) == 1 and "$eq" in value:
+            return {key: _canonical_condition(value) for key, value in given.items()}
+    return given
+
+
+def _canonical_condition(value: Any) -> Any:
+    if type(value) is dict and len(value) == 1 and "$eq" in value:
+        plain = value["$eq"]
+        if not isinstance(plain, Mapping | Regex | re.Pattern):
+            return plain
+    return value
+
+
+_BARE = frozenset({dict, str, int, float, bool, bytes})
 
 
 # ------------------------------------------------------------------------------- the plugin
@@ -359,6 +380,8 @@ class PyMongo:
                 value = getattr(instance, attribute)
                 if value is not getattr(client, attribute) and value != getattr(client, attribute):
                     compared[name] = value.document
+            if "filter" in compared:
+                compared["filter"] = _canonical_filter(compared["filter"])
             self._leave_out_driver_made(row, arguments, compared)
         elif row.scope == "client":
             compared = {
@@ -372,6 +395,8 @@ class PyMongo:
         elif row.scope == "cursor":
             operation = arguments["operation"]
             compared = cursors.query_arguments(operation)
+            if "filter" in compared:
+                compared["filter"] = _canonical_filter(compared["filter"])
             method = "EXPLAIN" if "explain" in compared else row.method
             options = operation.codec_options
         else:
@@ -391,7 +416,7 @@ class PyMongo:
         if row.method != "INSERT_ONE":
             return
         state = current()
-        document = arguments.get("document")
+        document = arguments.get("document") or {}
         if isinstance(state, Session) and id(document) in state.driver_documents:
             compared["document"] = {
                 key: value for key, value in document.items() if key != "uploadDate"
@@ -519,7 +544,7 @@ def _explicit_session(exchange: Exchange) -> Any:
 
 def _restore(driver_session: Any, times: dict[str, Any]) -> None:
     if driver_session.in_transaction and driver_session._starting_transaction:
-        states = sys.modules[type(driver_session).__module__]._TxnState  # type: ignore[attr-defined]
+        states = sys.modules[type(driver_session).__module__]._TxnState
         driver_session._transaction.state = states.IN_PROGRESS
     if "cluster_time" in times:
         driver_session._advance_cluster_time(from_json(times["cluster_time"]))
@@ -672,7 +697,12 @@ def _flavour(flavour: str, prefix: str) -> tuple[tuple[MethodRow, ...], tuple[Gu
 
 def _installation() -> Installation:
     methods, guards = _flavour("synchronous", "")
-    return Installation(_plugin, methods, (*offline.SHARED_GUARDS, *guards))
+    return Installation(
+        _plugin,
+        methods,
+        offline.openers("synchronous", "PeriodicExecutor"),
+        (*offline.SHARED_GUARDS, *guards),
+    )
 
 
 _installed: Installation | None = None

@@ -83,7 +83,7 @@ def raw_to_json(value: Any) -> Json:
     if isinstance(value, RawBSONDocument):
         return bson_to_json(bytes(value.raw))
     kept = bson_to_json(bson.encode({"v": value}, codec_options=_RAW))
-    return kept["v"] if "v" in kept else kept
+    return kept.get("v", kept)
 
 
 def instance_options(exchange: Exchange) -> Any:
@@ -196,7 +196,9 @@ def index_information(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_son(value: Any) -> Any:
-    return SON((key, _as_son(item)) for key, item in value.items()) if type(value) is dict else value
+    if type(value) is not dict:
+        return value
+    return SON((key, _as_son(item)) for key, item in value.items())
 
 
 @dataclass(frozen=True, slots=True)
