@@ -76,6 +76,11 @@ class Event:
         return self._text.signature.filter_keys
 
     @property
+    def redacted(self) -> bool:
+        """Whether secrets may have been replaced in it."""
+        return self.cassette.redacted
+
+    @property
     def arguments_text(self) -> bytes | None:
         """The arguments' JSON text, None where none were kept."""
         return self._text.arguments
@@ -102,9 +107,9 @@ class Event:
         text = self._text.result
         value = document.part(text, self.cassette.path, self.eid, "result")
         if self._redacted is None:
-            self._redacted = has_placeholders(text)
+            self._redacted = self.redacted and has_placeholders(text)
         if self._redacted:
-            value = substitute(value, self.bindings(BINDINGS))
+            value = substitute(value, self.cassette.bindings())
         return value  # type: ignore[no-any-return]
 
     def body(self) -> Any:
@@ -138,15 +143,17 @@ class Event:
         data = body.get("data")
         return from_json(data) if isinstance(data, dict) else None
 
-    def bindings(self, shared: dict[str, Json]) -> dict[str, Json]:
-        """Return the placeholder numbers of this cassette that are bound, with their values."""
-        labels = self.cassette.labels
-        return {number: shared[label] for number, label in labels.items() if label in shared}
+    def bound(self) -> dict[str, Json]:
+        """Return what this cassette's placeholders were bound to since it was loaded."""
+        return dict(self.cassette.bound)
 
-    def keep_bindings(self, shared: dict[str, Json], bindings: dict[str, Json]) -> None:
-        """Make this cassette's bindings known to all cassettes of the run."""
-        labels = self.cassette.labels
-        shared.update((labels.get(number, number), value) for number, value in bindings.items())
+    def keep_bound(self, bindings: dict[str, Json]) -> None:
+        """Keep bindings, and make them known to the other cassettes of the run."""
+        self.cassette.bound.update(bindings)
+        for number, value in bindings.items():
+            label = self.cassette.labels.get(number)
+            if label is not None:
+                BINDINGS[label] = value
 
     def __repr__(self) -> str:
         return f"<event {self.eid}: {self.method} on {self.url}>"
@@ -173,11 +180,12 @@ class Cassette:
         self.header = parsed.header
         self.lines = parsed.lines
         session = parsed.header.get("session") or {}
+        self.redacted = bool(session.get("redaction"))
         self.labels: dict[str, str] = session.get("redacted") or {}
+        self.bound: dict[str, Json] = {}
         self.events = [Event(text, self) for text in parsed.events]
         self._index = Index(
             self.events,
-            bindings=BINDINGS,
             allow_repeats=allow_repeats,
             strict_order=strict_order,
         )
@@ -186,6 +194,12 @@ class Cassette:
     def unused(self) -> list[Event]:
         """The events that answered no call, in recorded order."""
         return [event for event in self.events if not event.used]
+
+    def bindings(self) -> dict[str, Json]:
+        """Return placeholder numbers with what they stand for: as bound by a call of this
+        cassette, else by one of another cassette of the run."""
+        shared = {n: BINDINGS[label] for n, label in self.labels.items() if label in BINDINGS}
+        return {**shared, **self.bound}
 
     def take(self, call: Call, *, reads: bool = False) -> Match | None:
         """Return the event that answers a call, marked as used, or None for a miss."""

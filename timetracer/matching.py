@@ -45,6 +45,9 @@ class Recorded(Protocol):
     used: bool
 
     @property
+    def redacted(self) -> bool: ...
+
+    @property
     def method(self) -> str: ...
 
     @property
@@ -138,7 +141,6 @@ class Index:
 
     Args:
         events: the events in recorded order.
-        bindings: placeholder label -> live value, shared by the cassettes of a run.
         allow_repeats: whether a used-up event may answer a read again.
         strict_order: whether calls must come in the recorded order.
     """
@@ -147,12 +149,10 @@ class Index:
         self,
         events: Iterable[Any],
         *,
-        bindings: dict[str, Json],
         allow_repeats: bool = False,
         strict_order: bool = False,
     ) -> None:
         self._groups: dict[tuple[str, str], _Group] = {}
-        self._bindings = bindings
         self._allow_repeats = allow_repeats
         self._strict_order = strict_order
         self._order = list(events)
@@ -187,7 +187,7 @@ class Index:
             text = event.arguments_text
             if text is None:
                 group.by_signature.setdefault(event.filter_keys, deque()).append(event)
-            elif has_placeholders(text):
+            elif event.redacted and has_placeholders(text):
                 arguments = event.arguments()
                 paths = tuple(path for path, _ in find_placeholders(arguments))
                 masked = group.redacted.setdefault(paths, {})
@@ -264,11 +264,11 @@ def _redacted(index: Index, group: _Group, call: Call) -> Any:
         key = _masked_key(asked, paths)
         waiting = masked.get(key) if key is not None else None
         for event in waiting or ():
-            bindings = event.bindings(index._bindings)
+            bindings = event.bound()
             if bind(event.arguments(), asked, bindings) and index._in_order(event):
                 assert waiting is not None
                 waiting.remove(event)
-                event.keep_bindings(index._bindings, bindings)
+                event.keep_bound(bindings)
                 group.last[call.key] = event
                 return event
     return None

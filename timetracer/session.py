@@ -286,12 +286,11 @@ class Session:
             "python": platform.python_version(),
             "drivers": _drivers(),
             "run": runs.run_label(),
+            "redaction": self.recording is not None and self.recording.redactor is not None,
         }
         topologies = {**((base or {}).get("topologies") or {}), **self.topologies}
         if topologies:
             session["topologies"] = topologies
-        if base and base.get("redacted"):
-            session["redacted"] = base["redacted"]
         return session
 
     def chunks(self) -> Iterator[bytes]:
@@ -561,7 +560,7 @@ def _found_request(config: TraceConfig, mode: Mode, request: RequestRecord) -> S
             cassette = _load(found[1], where, config)
     recording = None
     if mode.records == "always" or (mode.records == "when_absent" and cassette is None):
-        recording = _recording(config)
+        recording = _recording(config, cassette)
     partial = config.errors_only or config.sample_rate < 1
     found_name = Path(where).name if cassette is not None else None
 
@@ -668,7 +667,7 @@ def _open(
         store.read(name)  # raises the error that tells what is there instead
     recording = None
     if mode.records == "always" or (mode.records == "when_absent" and cassette is None):
-        recording = _recording(config, made_up_data=made_up_data)
+        recording = _recording(config, cassette, made_up_data=made_up_data)
         if kind != "request":
             recording.spill = lambda: store.open_partial(f"{name}.{session.id[:8]}.partial")
             recording.spill_events = 1 if eager else recording.spill_events
@@ -716,10 +715,13 @@ def _load(data: bytes, where: str, config: TraceConfig) -> Cassette:
     )
 
 
-def _recording(config: TraceConfig, *, made_up_data: bool = False) -> Recording:
+def _recording(
+    config: TraceConfig, cassette: Cassette | None, *, made_up_data: bool = False
+) -> Recording:
     redactor = None
     if _redacts(config, made_up_data=made_up_data):
-        redactor = Redactor(redaction_rules(config), runs.run_secret())
+        labels = cassette.labels if cassette is not None else None
+        redactor = Redactor(redaction_rules(config), runs.run_secret(), labels)
     return Recording(redactor=redactor, before_record=config.before_record)
 
 

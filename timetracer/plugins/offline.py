@@ -21,21 +21,24 @@ from timetracer.errors import MissError
 from timetracer.model import Json
 from timetracer.session import CURRENT, Session, _wide, current
 
+_LIB = "pymongo"
 _OFFLINE = "_timetracer_offline"
 
 
 def replaying() -> Session | None:
     """Return the session that only replays, if the calling code belongs to one."""
     state = current()
-    if isinstance(state, Session):
-        return state if state.only_replays else None
+    if isinstance(state, Session) and state.only_replays and _LIB not in state.passthrough:
+        return state
     return None
 
 
 def _replaying_everywhere() -> bool:
     # Driver threads belong to no request: they rest while the process as a whole replays.
     state = _wide.session
-    return isinstance(state, Session) and state.only_replays
+    return (
+        isinstance(state, Session) and state.only_replays and _LIB not in state.passthrough
+    )
 
 
 # ------------------------------------------------------------------------------- topology
@@ -231,7 +234,7 @@ def srv_options(wrapped: Any, resolver: Any, args: Any, kwargs: Any) -> Any:
 def watch_property(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """A property that tells of the servers: kept when recording, as recorded in replay."""
     state = current()
-    if not isinstance(state, Session):
+    if not isinstance(state, Session) or _LIB in state.passthrough:
         return wrapped(*args, **kwargs)
     if state.only_replays:
         return _as_recorded(wrapped, client, state)

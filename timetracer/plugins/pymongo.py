@@ -617,7 +617,7 @@ async def _more_async(wrapped: Any, cursor: Any, operation: Any, args: Any, kwar
 def _link(cursor: Any) -> Any:
     link = getattr(cursor, cursors.LINK, None)
     state = current()
-    if link is None and isinstance(state, Session) and state.only_replays:
+    if link is None and isinstance(state, Session) and offline.replaying() is not None:
         call = Call("pymongo", "GET_MORE", _describe_cursor_url(cursor), {}, key_of({}))
         raise state.miss(
             call,
