@@ -259,6 +259,11 @@ class Recording:
                 self._write_partial()
         return eid
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether an event is still open, such as that of a cursor not yet read to its end."""
+        return any(event.outcome.open for event in self._pending)
+
     def _is_due(self) -> bool:
         if len(self._pending) >= self.spill_events:
             return True

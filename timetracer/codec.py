@@ -60,9 +60,8 @@ DEEPEST_LEVEL = 200
 _LEAST, _MOST = -(2**63), 2**63 - 1
 _EPOCH = datetime(1970, 1, 1)
 _MILLISECOND = timedelta(milliseconds=1)
-_DATETIME_RANGE = range(
-    (datetime.min - _EPOCH) // _MILLISECOND, (datetime.max - _EPOCH) // _MILLISECOND + 1
-)
+_FIRST_DATE = (datetime.min - _EPOCH) // _MILLISECOND
+_LAST_DATE = (datetime.max - _EPOCH) // _MILLISECOND
 _CANONICAL_NAN = struct.pack("<d", math.nan)
 _REGEX_FLAGS = {
     "i": re.IGNORECASE.value,
@@ -414,7 +413,7 @@ def _dump_datetime(value: datetime, path: Path, depth: int) -> Json:
 
 
 def _dump_milliseconds(milliseconds: int) -> Json:
-    if milliseconds not in _DATETIME_RANGE:
+    if not _FIRST_DATE <= milliseconds <= _LAST_DATE:
         return {"$date": {"$numberLong": str(milliseconds)}}
     moment = _EPOCH + timedelta(milliseconds=milliseconds)
     return {"$date": moment.isoformat("T", "milliseconds") + "Z"}
@@ -432,10 +431,11 @@ def _dump_regex(value: Regex[Any] | re.Pattern[Any], path: Path, depth: int) -> 
 
 
 def _dump_code(value: Code, path: Path, depth: int) -> Json:
-    result = {"$code": _dump_text(value, path, depth)}
-    if value.scope is not None:
-        result["$scope"] = _dump(value.scope, path, depth + 1)
-    return result
+    code = _dump_text(value, path, depth)
+    if value.scope is None:
+        return {"$code": code}
+    scope = _dump(value.scope, path, depth + 1)
+    return scope if scope.keys() == {"$unencodable"} else {"$code": code, "$scope": scope}
 
 
 def _dump_bson(raw: bytes, path: Path, depth: int) -> Json:
@@ -604,7 +604,7 @@ def _load_date(held: Any, loaders: Loaders) -> datetime | DatetimeMS:
                 return moment
         return _load_date_text(held)
     milliseconds = _int64(_load(held, loaders))
-    if milliseconds not in _DATETIME_RANGE:
+    if not _FIRST_DATE <= milliseconds <= _LAST_DATE:
         return DatetimeMS(milliseconds)
     return _EPOCH + timedelta(milliseconds=milliseconds)
 
@@ -635,7 +635,7 @@ def _int64(number: Any) -> int:
         raise ValueError(f"expected an integer, not {type(number).__name__}")
     if not _LEAST <= number <= _MOST:
         raise ValueError("beyond 64 bits")
-    return number
+    return int.__int__(number)
 
 
 def _load_double(held: Any, loaders: Loaders) -> float:

@@ -563,6 +563,7 @@ def _found_request(config: TraceConfig, mode: Mode, request: RequestRecord) -> S
         recording = _recording(config, cassette)
     partial = config.errors_only or config.sample_rate < 1
     found_name = Path(where).name if cassette is not None else None
+    claimed: list[str] = []
 
     def save(session: Session, failed: bool) -> str | None:
         if config.errors_only and not _is_error(session.response):
@@ -570,8 +571,9 @@ def _found_request(config: TraceConfig, mode: Mode, request: RequestRecord) -> S
         if found_name is not None:
             write_alone(store, found[0], session.chunks())  # type: ignore[index]
             return where
-        name = stem + suffix if partial else takes.claim_take(store, stem, suffix)
-        return _save(session, failed, store, name, takes.write_take)
+        if not claimed:  # calls made while a response is closed are written to the same take
+            claimed.append(stem + suffix if partial else takes.claim_take(store, stem, suffix))
+        return _save(session, failed, store, claimed[0], takes.write_take)
 
     return Session(
         config, mode, where=where, cassette=cassette, recording=recording, save=save

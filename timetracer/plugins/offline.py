@@ -239,8 +239,16 @@ def watch_property(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     if state.only_replays:
         return _as_recorded(wrapped, client, state)
     value = wrapped(*args, **kwargs)
+    if inspect.isawaitable(value):
+        return _noted(value, client, state)
     note_topology(client, state)
     return value
+
+
+async def _noted(value: Any, client: Any, session: Session) -> Any:
+    result = await value
+    note_topology(client, session)
+    return result
 
 
 def _as_recorded(wrapped: Any, client: Any, session: Session) -> Any:
@@ -274,6 +282,18 @@ def see_reply(wrapped: Any, message: Any, args: Any, kwargs: Any) -> Any:
     return wrapped(*args, **kwargs)
 
 
+_PROPERTIES = (
+    "address",
+    "primary",
+    "secondaries",
+    "arbiters",
+    "is_primary",
+    "is_mongos",
+    "nodes",
+    "topology_description",
+)
+
+
 def guards(flavour: str, client: str) -> tuple[GuardRow, ...]:
     """Return the guards of one flavour of PyMongo.
 
@@ -297,6 +317,7 @@ def guards(flavour: str, client: str) -> tuple[GuardRow, ...]:
             )
         ),
         GuardRow(owner, "_process_periodic_tasks", rest_in_thread),
+        *(GuardRow(owner, name, watch_property) for name in _PROPERTIES),
         *(
             GuardRow(f"{base}.monitor:{name}", "_run", rest_in_thread)
             for name in ("Monitor", "SrvMonitor", "_RttMonitor")
@@ -324,23 +345,6 @@ def openers(flavour: str, executor: str) -> tuple[GuardRow, ...]:
             for name, wrapper in (("get_hosts", srv_hosts), ("get_options", srv_options))
         ),
     )
-
-
-_PROPERTIES = (
-    "address",
-    "primary",
-    "secondaries",
-    "arbiters",
-    "is_primary",
-    "is_mongos",
-    "nodes",
-    "topology_description",
-)
-
-
-def property_guards(owner: str) -> tuple[GuardRow, ...]:
-    """Return the guards on a client's properties that tell of its servers."""
-    return tuple(GuardRow(owner, name, watch_property) for name in _PROPERTIES)
 
 
 SHARED_GUARDS = (

@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
@@ -683,26 +684,47 @@ def _make_or_give_id(session: Session, call: Call, document: dict[str, Any]) -> 
 # ------------------------------------------------------------------------------- on and off
 
 
-def _flavour(flavour: str, prefix: str) -> tuple[tuple[MethodRow, ...], tuple[GuardRow, ...]]:
-    client = f"{prefix}MongoClient"
-    owner = f"pymongo.{flavour}.mongo_client:{client}"
-    guards = (
-        _cursor_guard(flavour, prefix),
-        *offline.guards(flavour, client),
-        *(offline.property_guards(owner) if not prefix else ()),
-        GuardRow(f"gridfs.{flavour}.grid_file:{prefix}GridIn", "__init__", _new_file),
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One of PyMongo's two APIs, which have the same classes under other names.
+
+    Attributes:
+        name: the package below `pymongo` and `gridfs`.
+        prefix: what its class names begin with.
+        executor: the class of its background threads or tasks.
+    """
+
+    name: str
+    prefix: str
+    executor: str
+
+
+FLAVOURS = (
+    Flavour("synchronous", "", "PeriodicExecutor"),
+    Flavour("asynchronous", "Async", "AsyncPeriodicExecutor"),
+)
+
+
+def method_rows() -> tuple[MethodRow, ...]:
+    """Return the rows of every method that is recorded."""
+    return tuple(row for flavour in FLAVOURS for row in _flavour_rows(flavour.name, flavour.prefix))
+
+
+def _guards(flavour: Flavour) -> tuple[GuardRow, ...]:
+    name, prefix = flavour.name, flavour.prefix
+    return (
+        _cursor_guard(name, prefix),
+        *offline.guards(name, f"{prefix}MongoClient"),
+        GuardRow(f"gridfs.{name}.grid_file:{prefix}GridIn", "__init__", _new_file),
     )
-    return _flavour_rows(flavour, prefix), guards
 
 
 def _installation() -> Installation:
-    methods, guards = _flavour("synchronous", "")
-    return Installation(
-        _plugin,
-        methods,
-        offline.openers("synchronous", "PeriodicExecutor"),
-        (*offline.SHARED_GUARDS, *guards),
-    )
+    openers = [
+        row for flavour in FLAVOURS for row in offline.openers(flavour.name, flavour.executor)
+    ]
+    guards = [row for flavour in FLAVOURS for row in _guards(flavour)]
+    return Installation(_plugin, method_rows(), openers, (*offline.SHARED_GUARDS, *guards))
 
 
 _installed: Installation | None = None
