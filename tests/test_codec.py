@@ -568,6 +568,7 @@ ODD = {
     "NaN with a payload": document(element(1, b"a", b"\x01\x00\x00\x00\x00\x00\xf8\x7f")),
     "NaN, negative": document(element(1, b"a", b"\x00\x00\x00\x00\x00\x00\xf8\xff")),
     "decimal NaN with a payload": document(element(19, b"a", b"\x05" + b"\0" * 14 + b"\x7c")),
+    "decimal of 35 digits": document(element(19, b"a", b"\xff" * 14 + b"\x41\x30")),
     "small int64": document(element(18, b"a", struct.pack("<q", 1))),
     "_id not first": document(element(16, b"a", ONE), element(16, b"_id", ONE)),
     "_id first": document(element(16, b"_id", ONE), element(16, b"a", ONE)),

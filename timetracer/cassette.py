@@ -31,6 +31,7 @@ BINDINGS: dict[str, Json] = {}
 
 _SPILL_EVENTS = 512
 _SPILL_SECONDS = 1.0
+_RETURNED = b'{"status":0,"body":{"captured":true,"data":'
 
 
 # ------------------------------------------------------------------------------------- loaded
@@ -338,32 +339,43 @@ class Recording:
             return None
 
     def _render(self, event: _Pending) -> bytes | None:
-        arguments = key_to_json(event.call.key)
-        result = event.outcome.to_json()
-        shown: dict[str, Json] | None = {"arguments": arguments, "result": result}
-        keys = filter_keys(arguments) or filter_keys(event.call.arguments)
-        assert shown is not None
-        shown["method"], shown["url"] = event.call.method, event.call.url
-        text = dumps(shown)
-        if self.redactor is not None and self.redactor.needs_redaction(text):
-            shown = self.redactor.redact_event(shown)
-            text = b""
-        if self.before_record is not None:
-            shown = self.before_record(shown)
+        call = event.call
+        arguments, result = key_to_json(call.key), event.outcome.to_json()
+        keys = filter_keys(arguments) or filter_keys(call.arguments)
+        texts = dumps(arguments), dumps(result)
+        secret = self._holds_secrets(*texts)
+        if secret or self.before_record is not None:
+            shown = self._shown(call, arguments, result, secret)
             if shown is None:
                 return None
-        arguments_text = dumps(shown["arguments"])
-        signature = Signature(
-            event.call.lib, event.call.method, event.call.url, keys, body_hash(arguments_text)
-        )
+            texts = dumps(shown["arguments"]), dumps(shown["result"])
+        signature = Signature(call.lib, call.method, call.url, keys, body_hash(texts[0]))
         return document.event_line(
-            event.eid,
-            event.offset_ms,
-            event.duration_ms,
-            signature,
-            arguments_text,
-            dumps(shown["result"]),
+            event.eid, event.offset_ms, event.duration_ms, signature, *texts
         )
+
+    def _holds_secrets(self, arguments: bytes, result: bytes) -> bool:
+        if self.redactor is None:
+            return False
+        needs = self.redactor.needs_redaction
+        # What stands around every answer is no secret, and looking there takes as long again.
+        return needs(arguments) or needs(result.removeprefix(_RETURNED))
+
+    def _shown(
+        self, call: Call, arguments: Json, result: Json, secret: bool
+    ) -> dict[str, Json] | None:
+        """Return the event as it may be seen, None where the user's hook leaves it out."""
+        shown: dict[str, Json] | None = {
+            "arguments": arguments,
+            "result": result,
+            "method": call.method,
+            "url": call.url,
+        }
+        if secret and self.redactor is not None:
+            shown = self.redactor.redact_event(shown)
+        if self.before_record is not None and shown is not None:
+            shown = self.before_record(shown)
+        return shown
 
 
 def body_hash(arguments: bytes) -> str:

@@ -401,8 +401,14 @@ def _dump_float(value: float, path: Path, depth: int) -> Json:
 
 
 def _dump_decimal(value: Decimal128, path: Path, depth: int) -> Json:
-    text = str(value)
-    return {"$numberDecimal": text} if Decimal128(text).bid == value.bid else _raw_value(value)
+    # Bits outside the standard's canonical forms do not survive as text.
+    try:
+        text = str(value)
+        if Decimal128(text).bid == value.bid:
+            return {"$numberDecimal": text}
+    except ArithmeticError:
+        pass
+    return _raw_value(value)
 
 
 def _dump_datetime(value: datetime, path: Path, depth: int) -> Json:

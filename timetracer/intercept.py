@@ -30,10 +30,11 @@ _EMPTY = inspect.Parameter.empty
 class Plugin(Protocol):
     """What a driver's plugin does around a call; its tables say which."""
 
-    lib: str
-
-    def describe(self, row: MethodRow, instance: Any, arguments: dict[str, Any]) -> Call:
-        """Return the facts that identify a call; a snapshot, taken before the driver sees it."""
+    def describe(
+        self, row: MethodRow, instance: Any, arguments: dict[str, Any], session: Session
+    ) -> Call | None:
+        """Return the facts that identify a call, a snapshot taken before the driver sees it;
+        None for a call that is none of the plugin's."""
 
     def before(self, exchange: Exchange, session: Session) -> None:
         """Look at the caller's documents before a call that is made."""
@@ -198,8 +199,6 @@ def _begin(
 
     The caller's iterators are read once: here, and the driver gets an iterator over the same.
     """
-    if plugin.lib in session.passthrough:
-        return None, args, kwargs
     bound = parameters.bind(args, kwargs)
     if bound is None:
         return None, args, kwargs
@@ -215,13 +214,14 @@ def _begin(
             for key, value in bound.items()
             if key != "session" and value is not None and value is not defaults.get(key, _EMPTY)
         }
-        call = plugin.describe(row, instance, given)
+        call = plugin.describe(row, instance, given, session)
     except TimetracerError:
         raise
     except Exception as error:
         session.failed("describe", error)
         return None, args, kwargs
-    return Exchange(row, call, instance, bound), args, kwargs
+    exchange = Exchange(row, call, instance, bound) if call is not None else None
+    return exchange, args, kwargs
 
 
 def _give(exchange: Exchange, plugin: Plugin, event: Any) -> Any:

@@ -385,6 +385,11 @@ def current() -> Session | Exchange | _Pass | None:
     return state
 
 
+def process_wide() -> Session | _Pass | None:
+    """Return what calls outside requests belong to, without deciding it."""
+    return _wide.session
+
+
 def set_default(config: TraceConfig | None, *, serves_requests: bool = False) -> None:
     """Tell what the process's own session is to follow, unless it is decided already."""
     if _wide.default is None:

@@ -6,17 +6,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from bson import ObjectId
-from flask import Flask, jsonify, request
+from flask import Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from pymongo import ASCENDING, MongoClient
 from pymongo.errors import DuplicateKeyError
 
 from timetracer.integrations.flask import auto_setup
 from timetracer.plugins import enable_pymongo
+
+logging.basicConfig(level=os.environ.get("LOG_LEVEL", "WARNING"))
 
 app = auto_setup(Flask(__name__))
 enable_pymongo()
@@ -79,6 +83,18 @@ def summarize_products() -> ResponseReturnValue:
         {"$sort": {"_id": 1}},
     ]
     return jsonify(categories=list(db.products.aggregate(pipeline)))
+
+
+@app.get("/products.csv")
+def export_products() -> Response:
+    """Stream all products; the database is asked while the response is on its way."""
+
+    def lines() -> Iterator[str]:
+        yield "sku,name\n"
+        for product in db.products.find(batch_size=2).sort("sku", ASCENDING):
+            yield f"{product['sku']},{product['name']}\n"
+
+    return Response(lines(), mimetype="text/csv")
 
 
 @app.get("/users/<user_id>")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,9 +64,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the app: its answers, and how many connections to the database it opened."""
+    """One run of the app.
+
+    Attributes:
+        answers: what came back over HTTP.
+        events: how many driver calls it recorded or replayed, by its own log.
+        connections: how many connections to the database it opened.
+    """
 
     answers: list[Answer]
+    events: int
     connections: int
 
 
@@ -132,16 +140,19 @@ def run_app(mode: str, database: server.Server, name: str, cassettes: Path) -> R
         "SHOP_DATABASE": name,
         "TIMETRACER_MODE": mode,
         "TIMETRACER_CASSETTE_DIR": str(cassettes),
+        "LOG_LEVEL": "INFO",
         **offline.guarded(report, count_only),
     }
-    with running_app(server.free_port(), work / f"{mode}.log", env) as base:
+    log = work / f"{mode}.log"
+    with running_app(server.free_port(), log, env) as base:
         answers = [ask(base, r["method"], r["path"], r.get("json")) for r in REQUESTS]
-    return Run(answers, len(offline.attempts(report)))
+    return Run(answers, logged_events(log), len(offline.attempts(report)))
 
 
-def count_events(cassettes: Path) -> int:
-    files = list(cassettes.rglob("*.json"))
-    return sum(len(json.loads(file.read_text(encoding="utf-8"))["events"]) for file in files)
+def logged_events(log: Path) -> int:
+    """The sum over log lines such as "timetracer: replayed 3 events of ..."."""
+    lines = log.read_text(encoding="utf-8")
+    return sum(map(int, re.findall(r"timetracer: (?:recorded|replayed) (\d+) events", lines)))
 
 
 def print_table(recorded: Run, replayed: Run) -> bool:
@@ -163,13 +174,14 @@ def demo(directory: Path) -> bool:
         recorded = run_app("record", database, name, cassettes)
         database.drop(name)
     print("server stopped" if database.ours else "the server of MONGODB_URI is left running")
-    events = count_events(cassettes)
     replayed = run_app("replay", database, name, cassettes)
     same = print_table(recorded, replayed)
     print(f"\nsockets opened to a database while recording: {recorded.connections}")
-    print(f"events replayed: {events}")
+    print(f"events recorded: {recorded.events}")
+    print(f"events replayed: {replayed.events}")
     print(f"sockets opened to a database: {replayed.connections}")
-    return same and events > 0 and recorded.connections > 0 and replayed.connections == 0
+    all_replayed = replayed.events == recorded.events > 0
+    return same and all_replayed and recorded.connections > 0 and replayed.connections == 0
 
 
 def main() -> int:

@@ -58,6 +58,11 @@ class Server:
         ports = [host.rpartition(":")[2] for host in hosts]
         return tuple(int(port) if port.isdigit() else 27017 for port in ports)
 
+    @property
+    def pid(self) -> int:
+        """The keeper's process id and group: SIGTERM ends the server with it."""
+        return self._keeper.pid
+
     def drop(self, database: str) -> None:
         """Drop a database without a driver in this process.
 

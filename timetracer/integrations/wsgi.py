@@ -163,9 +163,18 @@ class _CopiedInput:
         self._seen(b"")
 
     def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._stream, name)
+        if name in ("readinto", "readinto1"):
+            return lambda buffer: self._read_into(attribute, buffer)
         if name in _UNSEEN:
             self._copy.spoilt = True
-        return getattr(self._stream, name)
+        return attribute
+
+    def _read_into(self, read: Any, buffer: Any) -> Any:
+        size = read(buffer)
+        if size is not None:
+            self._seen(bytes(memoryview(buffer)[:size]), sized=(len(buffer),))
+        return size
 
     def _seen(self, data: bytes, *, at_end: bool = False, sized: tuple[int, ...] = ()) -> bytes:
         self._copy.add(data)
@@ -176,7 +185,7 @@ class _CopiedInput:
         return data
 
 
-_UNSEEN = frozenset(("seek", "readinto", "readinto1", "read1", "detach", "fileno"))
+_UNSEEN = frozenset(("seek", "read1", "detach", "fileno"))
 """Attributes of a stream by which bytes may pass unseen, or twice."""
 
 

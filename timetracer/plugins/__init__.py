@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from timetracer.plugins.motor import disable_motor, enable_motor
 from timetracer.plugins.pymongo import disable_pymongo, enable_pymongo
 
-__all__ = ["disable_pymongo", "enable_pymongo"]
+__all__ = ["disable_motor", "disable_pymongo", "enable_motor", "enable_pymongo"]

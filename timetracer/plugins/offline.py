@@ -8,6 +8,7 @@ a server, such as a method that has no row, ends in a clear miss.
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Any
 
 from pymongo.errors import InvalidOperation
@@ -19,26 +20,44 @@ from timetracer.codec import from_json, to_json
 from timetracer.driver import Exchange, GuardRow
 from timetracer.errors import MissError
 from timetracer.model import Json
-from timetracer.session import CURRENT, Session, _wide, current
+from timetracer.plugins import clients
+from timetracer.session import CURRENT, Session, current, process_wide
 
-_LIB = "pymongo"
 _OFFLINE = "_timetracer_offline"
 
 
-def replaying() -> Session | None:
-    """Return the session that only replays, if the calling code belongs to one."""
-    state = current()
-    if isinstance(state, Session) and state.only_replays and _LIB not in state.passthrough:
-        return state
-    return None
+def replaying(lib: str | None = None) -> Session | None:
+    """Return the session that only replays, if the calling code belongs to one.
+
+    Args:
+        lib: the library that is asked for; None where that cannot be told, which counts as
+            replayed unless some library is passed through to its server.
+    """
+    return _only_replays(current(), lib)
 
 
-def _replaying_everywhere() -> bool:
+def _replaying_everywhere(lib: str | None = None) -> bool:
     # Driver threads belong to no request: they rest while the process as a whole replays.
-    state = _wide.session
-    return (
-        isinstance(state, Session) and state.only_replays and _LIB not in state.passthrough
-    )
+    return _only_replays(process_wide(), lib) is not None
+
+
+def _only_replays(state: object, lib: str | None) -> Session | None:
+    if not isinstance(state, Session) or not state.only_replays:
+        return None
+    if lib is None:
+        return None if state.passthrough else state
+    return state if lib in clients.enabled and lib not in state.passthrough else None
+
+
+def _lib_of(instance: Any) -> str | None:
+    """Return whose a client, topology, monitor or pool is; None for anything else."""
+    options = getattr(instance, "opts", None)
+    if options is None:
+        settings = getattr(instance, "_settings", None)
+        options = getattr(settings, "pool_options", None)
+    if options is not None:
+        return clients.driver_lib(options)
+    return clients.lib_of(instance) if hasattr(instance, "start_session") else None
 
 
 # ------------------------------------------------------------------------------- topology
@@ -57,7 +76,11 @@ def topology_to_json(client: Any) -> tuple[str, Json]:
 
 def seeds_of(client: Any) -> str:
     """Return the host and port pairs that a client was given, as text."""
-    seeds = getattr(client._topology_settings, "seeds", None) or ()
+    return _joined(frozenset(getattr(client._topology_settings, "seeds", None) or ()))
+
+
+@cache
+def _joined(seeds: frozenset[tuple[str, int]]) -> str:
     return ",".join(sorted(f"{host}:{port}" for host, port in seeds))
 
 
@@ -128,7 +151,7 @@ def _apply(topology: Any, address: tuple[str, int], hello: dict[str, Any]) -> No
 
 def get_topology(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """`_get_topology`: never opened in replay; opened anew once replay is over."""
-    session = replaying()
+    session = replaying(clients.lib_of(client))
     if session is None:
         if getattr(client, _OFFLINE, None) is not None:
             delattr(client, _OFFLINE)
@@ -145,7 +168,7 @@ async def _awaited(value: Any) -> Any:
 
 def select_servers(wrapped: Any, topology: Any, args: Any, kwargs: Any) -> Any:
     """`Topology.select_servers`: among the recorded servers, without waiting."""
-    session = replaying()
+    session = replaying(_lib_of(topology))
     if session is None:
         return wrapped(*args, **kwargs)
     bound = inspect.signature(wrapped).bind(*args, **kwargs).arguments
@@ -175,7 +198,7 @@ def _server(topology: Any, description: Any) -> Any:
 
 def refuse(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """A connection's first step: never taken in replay."""
-    session = replaying()
+    session = replaying(_lib_of(instance))
     if session is None:
         return wrapped(*args, **kwargs)
     raise _unreachable(session, "a connection is needed")
@@ -196,21 +219,22 @@ def _unreachable(session: Session | None, why: str) -> MissError:
 
 def rest(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """A command that tidies up on the server: not sent in replay."""
-    if replaying() is None and not _replaying_everywhere():
+    lib = _lib_of(instance)
+    if replaying(lib) is None and not _replaying_everywhere(lib):
         return wrapped(*args, **kwargs)
     return _awaited(None) if inspect.iscoroutinefunction(wrapped) else None
 
 
 def rest_in_thread(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """A round of a driver's own thread or task: left out while the process replays."""
-    if not _replaying_everywhere():
+    if not _replaying_everywhere(_lib_of(instance)):
         return wrapped(*args, **kwargs)
     return _awaited(True) if inspect.iscoroutinefunction(wrapped) else True
 
 
 def stay_closed(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """`Topology.open` and the start of a driver's thread or task: not in replay."""
-    if replaying() is None:
+    if replaying(_lib_of(instance)) is None:
         return wrapped(*args, **kwargs)
     return _awaited(None) if inspect.iscoroutinefunction(wrapped) else None
 
@@ -234,7 +258,8 @@ def srv_options(wrapped: Any, resolver: Any, args: Any, kwargs: Any) -> Any:
 def watch_property(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """A property that tells of the servers: kept when recording, as recorded in replay."""
     state = current()
-    if not isinstance(state, Session) or _LIB in state.passthrough:
+    lib = clients.lib_of(client)
+    if not isinstance(state, Session) or lib in state.passthrough or lib not in clients.enabled:
         return wrapped(*args, **kwargs)
     if state.only_replays:
         return _as_recorded(wrapped, client, state)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
@@ -24,13 +25,15 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
+from timetracer import runs
 from timetracer.codec import from_json, to_json
+from timetracer.config import resolve as check_settings
 from timetracer.driver import Exchange, GuardRow, MethodRow, Outcome
 from timetracer.errors import ReadPastRecordingError
 from timetracer.intercept import Installation, resolve, wrapper_for
 from timetracer.matching import key_of
 from timetracer.model import Call
-from timetracer.plugins import cursors, failures, offline
+from timetracer.plugins import clients, cursors, failures, offline
 from timetracer.plugins.replies import (
     ClientBulk,
     Document,
@@ -43,6 +46,8 @@ from timetracer.plugins.replies import (
     index_information,
 )
 from timetracer.session import Session, current
+
+LIB = clients.PYMONGO
 
 # ------------------------------------------------------------------------------- the table
 
@@ -228,19 +233,17 @@ def _awaits(row: MethodRow) -> bool:
 # ------------------------------------------------------------------------------- describing
 
 _NOT_COMPARED = frozenset({"codec_options", "session"})
-_OPTIONS: tuple[tuple[str, str], ...] = (
-    ("write_concern", "_write_concern"),
-    ("read_concern", "_read_concern"),
-    ("read_preference", "_read_preference"),
-)
+_OPTIONS = ("write_concern", "read_concern", "read_preference")
+_options_of = attrgetter(*(f"_{name}" for name in _OPTIONS))
 
 
 def _describe_collection(instance: Any) -> tuple[str, Any, Any]:
-    return instance.full_name, instance.codec_options, instance.database.client
+    # Every call comes here, and the driver's properties cost more than what they give.
+    return instance._full_name, instance._codec_options, instance._database._client
 
 
 def _describe_database(instance: Any) -> tuple[str, Any, Any]:
-    return instance.name, instance.codec_options, instance.client
+    return instance._name, instance._codec_options, instance._client
 
 
 def _describe_client(instance: Any) -> tuple[str, Any, Any]:
@@ -359,17 +362,16 @@ _BARE = frozenset({dict, str, int, float, bool, bytes})
 
 
 class PyMongo:
-    """What is done around a call of PyMongo's, sync or async.
+    """What is done around a call of PyMongo's, sync or async, or of Motor's that runs on it."""
 
-    Attributes:
-        lib: "pymongo".
-    """
-
-    lib = "pymongo"
-
-    def describe(self, row: MethodRow, instance: Any, arguments: dict[str, Any]) -> Call:
+    def describe(
+        self, row: MethodRow, instance: Any, arguments: dict[str, Any], session: Session
+    ) -> Call | None:
         """Return the facts that identify a call."""
         url, options, client = _SCOPES[row.scope](instance)
+        lib = clients.lib_of(client)
+        if lib not in clients.enabled or lib in session.passthrough:
+            return None
         method = row.method
         if row.scope in ("collection", "database"):
             compared = {
@@ -377,10 +379,11 @@ class PyMongo:
                 for name, value in arguments.items()
                 if name not in _NOT_COMPARED
             }
-            for name, attribute in _OPTIONS:
-                value = getattr(instance, attribute)
-                if value is not getattr(client, attribute) and value != getattr(client, attribute):
-                    compared[name] = value.document
+            own, usual = _options_of(instance), _options_of(client)
+            if own != usual:
+                for name, value, inherited in zip(_OPTIONS, own, usual, strict=True):
+                    if value != inherited:
+                        compared[name] = value.document
             if "filter" in compared:
                 compared["filter"] = _canonical_filter(compared["filter"])
             self._leave_out_driver_made(row, arguments, compared)
@@ -407,7 +410,7 @@ class PyMongo:
             }
             if instance._collation is not None:
                 compared["collation"] = _plain(instance._collation)
-        return Call(self.lib, method, url, compared, key_of(compared, options))
+        return Call(lib, method, url, compared, key_of(compared, options))
 
     @staticmethod
     def _leave_out_driver_made(
@@ -618,14 +621,18 @@ async def _more_async(wrapped: Any, cursor: Any, operation: Any, args: Any, kwar
 def _link(cursor: Any) -> Any:
     link = getattr(cursor, cursors.LINK, None)
     state = current()
-    if link is None and isinstance(state, Session) and offline.replaying() is not None:
-        call = Call("pymongo", "GET_MORE", _describe_cursor_url(cursor), {}, key_of({}))
+    if link is None and isinstance(state, Session) and offline.replaying(_cursor_lib(cursor)):
+        call = Call(clients.PYMONGO, "GET_MORE", _describe_cursor_url(cursor), {}, key_of({}))
         raise state.miss(
             call,
             ReadPastRecordingError,
             "a cursor that was opened before replay began cannot be read on in replay.",
         )
     return link
+
+
+def _cursor_lib(cursor: Any) -> str:
+    return clients.lib_of(cursor._collection.database.client)
 
 
 def _describe_cursor_url(cursor: Any) -> str:
@@ -654,16 +661,17 @@ def _read_on(cursor: Any, link: Any, operation: Any, response: Any, started: flo
 def _new_file(wrapped: Any, grid_in: Any, args: Any, kwargs: Any) -> Any:
     """GridIn's constructor: the `_id` it makes is the driver's, and is given back as recorded."""
     state = current()
-    if not isinstance(state, Session) or "pymongo" in state.passthrough:
+    root = args[0] if args else kwargs.get("root_collection")
+    lib = clients.lib_of(root.database.client) if hasattr(root, "database") else ""
+    if not isinstance(state, Session) or lib not in clients.enabled - state.passthrough:
         return wrapped(*args, **kwargs)
     given = {key: value for key, value in kwargs.items() if key != "session"}
     result = wrapped(*args, **kwargs)
     document = object.__getattribute__(grid_in, "_file")
     state.driver_documents[id(document)] = document
     if "_id" not in given:
-        root = args[0] if args else kwargs["root_collection"]
         given.pop("root_collection", None)
-        call = Call("pymongo", "GRIDFS_NEW_FILE", root.full_name, given, key_of(given))
+        call = Call(lib, "GRIDFS_NEW_FILE", root.full_name, given, key_of(given))
         _make_or_give_id(state, call, document)
     return result
 
@@ -739,20 +747,29 @@ def enable_pymongo() -> None:
     Raises:
         ConfigError: a setting in the environment or in pyproject.toml is unknown or bad.
     """
-    from timetracer import runs
-    from timetracer.config import resolve as resolve_config
+    switch_on(LIB)
 
+
+def disable_pymongo() -> None:
+    """Undo `enable_pymongo`, leaving no trace in PyMongo."""
+    switch_off(LIB)
+
+
+def switch_on(lib: str) -> None:
+    """Have the calls of a library recorded: "pymongo", or "motor", which runs on PyMongo."""
     global _installed
-    resolve_config()
+    check_settings()
     runs.run_id()
+    clients.enabled.add(lib)
     if _installed is None:
         _installed = _installation()
         _installed.install()
 
 
-def disable_pymongo() -> None:
-    """Undo `enable_pymongo`, leaving no trace in PyMongo."""
+def switch_off(lib: str) -> None:
+    """Have the calls of a library recorded no longer."""
     global _installed
-    if _installed is not None:
+    clients.enabled.discard(lib)
+    if _installed is not None and not clients.enabled:
         _installed.uninstall()
         _installed = None

@@ -73,6 +73,51 @@ def raw_part(payload: bytes, path: str) -> Any:
     return value
 
 
+def embedded_document(payload: bytes, path: str) -> bytes | None:
+    """Return the bytes of a document in a reply; several times as fast as `raw_part`.
+
+    Args:
+        payload: the reply, as BSON bytes.
+        path: dotted path, such as "cursor.firstBatch.0".
+
+    Returns:
+        Its bytes; None where there is something else, or what `raw_part` must look at.
+    """
+    kind, start = _DOCUMENT, 0
+    for step in path.encode().split(b"."):
+        if kind not in (_DOCUMENT, _ARRAY):
+            return None
+        found = _element(payload, start, step)
+        if found is None:
+            return None
+        kind, start = found
+    return payload[start : start + _int32(payload, start)] if kind == _DOCUMENT else None
+
+
+def _element(payload: bytes, start: int, name: bytes) -> tuple[int, int] | None:
+    """Return type and start of a value of the document that starts at `start`."""
+    at = start + 4
+    while payload[at]:
+        kind, end = payload[at], payload.index(0, at)
+        if payload[at + 1 : end] == name:
+            return kind, end + 1
+        size = _SIZES.get(kind)
+        if size is None:
+            return None
+        at = end + 1 + size + (_int32(payload, end + 1) if kind in _COUNTED else 0)
+    return None
+
+
+def _int32(payload: bytes, at: int) -> int:
+    return int.from_bytes(payload[at : at + 4], "little")
+
+
+_DOCUMENT, _ARRAY = 3, 4
+_SIZES = {1: 8, 2: 4, 3: 0, 4: 0, 5: 5, 7: 12, 8: 1, 9: 8, 10: 0, 16: 4, 17: 8, 18: 8, 19: 16}
+"""BSON type -> bytes of a value, beside those that it counts itself."""
+_COUNTED = frozenset({2, 3, 4, 5})
+
+
 def is_absent(value: Any) -> bool:
     """Tell whether `raw_part` found nothing."""
     return value is _ABSENT
@@ -134,14 +179,7 @@ class Document:
         payload, path = exchange.payload, exchange.row.raw
         if payload is None or not path:
             return Kept(encode_value(result, self.options(exchange)))
-        if result is None:
-            return Kept(_none)
-
-        def data() -> Json:
-            value = raw_part(payload, path) if path != "." else RawBSONDocument(payload, _RAW)
-            return raw_to_json(None if value is _ABSENT else value)
-
-        return Kept(data)
+        return Kept(_none if result is None else _PartOfReply(payload, path))
 
     def give(self, exchange: Exchange, event: RecordedResult) -> Any:
         """Decode the recorded answer."""
@@ -152,6 +190,22 @@ class Document:
 
 def _none() -> None:
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class _PartOfReply:
+    """Makes the JSON of one value of a server's reply; see `raw_part`, "." for the whole."""
+
+    payload: bytes
+    path: str
+
+    def __call__(self) -> Json:
+        payload = bytes(self.payload)
+        document = payload if self.path == "." else embedded_document(payload, self.path)
+        if document is not None:
+            return bson_to_json(document)
+        value = raw_part(payload, self.path)
+        return raw_to_json(None if value is _ABSENT else value)
 
 
 def _document_bytes(result: dict[str, Any]) -> tuple[bytes, bool]:
