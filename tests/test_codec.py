@@ -19,7 +19,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.raw_bson import RawBSONDocument
 from bson.son import SON
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timetracer.codec import (
@@ -40,6 +40,8 @@ OID = ObjectId("6560a1b2c3d4e5f60718293a")
 UUID = uuid.UUID("12345678-1234-4678-9234-567812345678")
 NOON = datetime.datetime(2026, 11, 21, 12, 0, 0, 123000)
 BEFORE_1970 = datetime.datetime(1969, 12, 31, 23, 59, 59, 999000)
+UNHURRIED = settings(deadline=None)
+"""The machine may be busy: no example fails for its time."""
 EAST = datetime.timezone(datetime.timedelta(hours=2))
 NEUTRAL: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_AUTO
@@ -358,8 +360,8 @@ leaves = st.one_of(
     st.integers(253402300800000, 2**63 - 1).map(DatetimeMS),
     decimals,
     st.binary(max_size=20),
-    # PyMongo 4.9 cannot write subtype 255, nor read subtype 3 of other than 16 bytes.
-    st.builds(Binary, st.binary(max_size=20), st.integers(1, 254).filter(lambda kind: kind != 3)),
+    # PyMongo 4.9 cannot write subtype 255, nor read subtypes 3 and 4 of other than 16 bytes.
+    st.builds(Binary, st.binary(max_size=20), st.sampled_from([1, 2, *range(5, 255)])),
     st.builds(Binary, st.binary(min_size=16, max_size=16), st.sampled_from([3, 4])),
     st.builds(Regex, patterns, flags),
     st.builds(Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
@@ -398,16 +400,19 @@ python_values = st.recursive(
 )
 
 
+@UNHURRIED
 @given(values)
 def test_every_bson_value_loads_as_it_was(value: Any) -> None:
     assert_same(saved_and_loaded(value), value)
 
 
+@UNHURRIED
 @given(python_values)
 def test_every_python_value_that_is_tagged_loads_as_it_was(value: Any) -> None:
     assert_same(saved_and_loaded(value), value)
 
 
+@UNHURRIED
 @given(values)
 def test_text_is_compact_and_the_value_is_left_alone(value: Any) -> None:
     before = repr(value)
@@ -416,6 +421,7 @@ def test_text_is_compact_and_the_value_is_left_alone(value: Any) -> None:
     assert repr(value) == before
 
 
+@UNHURRIED
 @given(documents)
 def test_bson_comes_back_byte_for_byte(document: dict[str, Any]) -> None:
     raw = bson.encode(document)
@@ -424,6 +430,7 @@ def test_bson_comes_back_byte_for_byte(document: dict[str, Any]) -> None:
     assert_same(from_json(json), from_json(to_json(bson.decode(raw, NEUTRAL))))
 
 
+@UNHURRIED
 @given(documents)
 def test_arguments_give_the_bytes_that_bson_writes(document: dict[str, Any]) -> None:
     document.pop("_id", None)
@@ -646,6 +653,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@UNHURRIED
 @given(json_values)
 def test_any_json_gives_a_value_or_a_codec_error(json: Any) -> None:
     for read in (from_json, json_to_bson):
@@ -655,6 +663,7 @@ def test_any_json_gives_a_value_or_a_codec_error(json: Any) -> None:
             assert str(error)
 
 
+@UNHURRIED
 @given(values, st.data())
 def test_damaged_text_gives_a_value_or_a_codec_error(value: Any, data: st.DataObject) -> None:
     text = bytearray(dumps(to_json([value])))
@@ -668,6 +677,7 @@ def test_damaged_text_gives_a_value_or_a_codec_error(value: Any, data: st.DataOb
         assert str(error)
 
 
+@UNHURRIED
 @given(st.binary(max_size=60))
 def test_any_bytes_are_kept_as_bson(raw: bytes) -> None:
     assert json_to_bson(loads(dumps(bson_to_json(raw)))) == raw
@@ -770,6 +780,7 @@ def stilled(value: Any) -> Any:
     return still.get(type(value), value)
 
 
+@UNHURRIED
 @given(values)
 def test_blanked_text_does_not_depend_on_volatile_values_and_on_nothing_else(value: Any) -> None:
     assert blanked(value) == blanked(stilled(value))

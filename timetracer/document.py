@@ -16,9 +16,9 @@ A file in any other layout, such as one that was edited or formatted, is parsed 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -36,23 +36,41 @@ _END = b"\n]}\n"
 _SIGNATURE = b', "signature": '
 _ARGUMENTS = b', "arguments": '
 _RESULT = b', "result": '
+_BODY_HASH = b',"body_hash":'
 
 
-@dataclass(frozen=True, slots=True)
-class EventText:
-    """One event of a document, its arguments and result still as JSON text.
+class EventText(NamedTuple):
+    """One event of a document, still as its line: a hundred thousand of them load in a moment.
 
     Attributes:
         eid: the event's number, from 1.
-        signature: the parsed signature.
-        arguments: the arguments' JSON text, None where none were kept.
-        result: the result's JSON text.
+        call: the signature without its body_hash; one object for all events that share it.
+        line: the event's line.
+        at_result: where in the line the result's JSON text begins.
     """
 
     eid: int
-    signature: Signature
-    arguments: bytes | None
-    result: bytes
+    call: Signature
+    line: bytes
+    at_result: int
+
+    @property
+    def arguments(self) -> bytes | None:
+        """The arguments' JSON text, None where none were kept."""
+        end = self.at_result - len(_RESULT)
+        start = self.line.find(_ARGUMENTS, 0, end)
+        return None if start < 0 else self.line[start + len(_ARGUMENTS) : end]
+
+    @property
+    def result(self) -> bytes:
+        """The result's JSON text."""
+        return self.line[self.at_result : -1]
+
+    @property
+    def signature(self) -> Signature:
+        """The whole signature."""
+        start = self.line.index(_BODY_HASH) + len(_BODY_HASH)
+        return replace(self.call, body_hash=loads(self.line[start : self.line.index(b"}", start)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +107,9 @@ def event_line(
         _signature_text(
             signature.lib, signature.method, signature.url, signature.filter_keys
         ),
-        b'"body_hash":%b}' % dumps(signature.body_hash),
+        _BODY_HASH,
+        dumps(signature.body_hash),
+        b"}",
     ]
     if arguments is not None:
         parts += (_ARGUMENTS, arguments)
@@ -131,7 +151,7 @@ def _number(milliseconds: float) -> bytes:
 def _signature_text(lib: str, method: str, url: str, filter_keys: tuple[str, ...]) -> bytes:
     """Return a signature's text up to its body_hash: many calls of a program share it."""
     query = {"filter_keys": list(filter_keys)}
-    return dumps({"lib": lib, "method": method, "url": url, "query": query})[:-1] + b","
+    return dumps({"lib": lib, "method": method, "url": url, "query": query})[:-1]
 
 
 # ------------------------------------------------------------------------------------- reading
@@ -174,41 +194,59 @@ def _parse_lines(data: bytes, path: str) -> Document | None:
         return None
     try:
         header = orjson.loads(data[:start] + b'\n"events": []}')
-        body = data[start + len(_EVENTS) : -len(_END)]
-        lines = body.split(b",\n") if body else []
-        events = [parse_line(line) for line in lines]
+        lines = _event_lines(data, start)
+        calls: dict[bytes, Signature] = {}
+        events = [parse_line(line, calls) for line in lines]
     except (ValueError, LookupError, TypeError, AttributeError):
         return None  # the whole-document parser names the place
     check_header(header, path)
     return Document(header, events, lines)
 
 
-def parse_line(line: bytes) -> EventText:
+def _event_lines(data: bytes, start: int) -> list[bytes]:
+    """Return the lines of the events, whose list begins at `start`."""
+    # The whole file is split, the header too: a copy of the events alone would take as much again.
+    lines = data.split(b",\n")
+    del lines[: data.count(b",\n", 0, start + 1)]
+    lines[-1] = lines[-1][: -len(_END)]
+    lines[0] = lines[0][len(_EVENTS) - 1 :]
+    return lines if lines[0] else []
+
+
+def parse_line(line: bytes, calls: dict[bytes, Signature]) -> EventText:
     """Return the event in one line that `event_line` made.
+
+    Args:
+        line: the line.
+        calls: the signatures met so far by their text up to the body_hash; added to.
 
     Raises:
         ValueError, LookupError, TypeError: the line has another layout.
     """
-    at_signature = line.index(_SIGNATURE)
-    at_result = line.index(_RESULT, at_signature)
-    at_arguments = line.find(_ARGUMENTS, at_signature, at_result)
-    signature = orjson.loads(
-        line[at_signature + len(_SIGNATURE) : at_result if at_arguments < 0 else at_arguments]
-    )
-    if not line.startswith(b'{"eid": ') or not line.endswith(b"}}"):
+    start = line.index(_SIGNATURE) + len(_SIGNATURE)
+    at_hash = line.index(_BODY_HASH, start)
+    at_result = line.index(_RESULT, at_hash)
+    text = line[start:at_hash]
+    call = calls.get(text)
+    if call is None:
+        call = calls[text] = _call(orjson.loads(text + b"}"))
+    hash_start = at_hash + len(_BODY_HASH) + 1
+    hash_end = line.index(b'"', hash_start)
+    if (
+        not line.startswith((b'"}, "arguments": ', b'"}, "result": '), hash_end)
+        or not line.startswith(b'{"eid": ')
+        or not line.endswith(b"}}")
+    ):
         raise ValueError("not an event line")
-    arguments = None if at_arguments < 0 else line[at_arguments + len(_ARGUMENTS) : at_result]
-    return EventText(
-        int(line[8 : line.index(b",", 8)]),
-        Signature(
-            signature["lib"],
-            signature["method"],
-            signature["url"],
-            tuple(signature["query"]["filter_keys"]),
-            signature["body_hash"],
-        ),
-        arguments,
-        line[at_result + len(_RESULT) : -1],
+    return EventText(int(line[8 : line.index(b",", 8)]), call, line, at_result + len(_RESULT))
+
+
+def _call(signature: dict[str, Any]) -> Signature:
+    return Signature(
+        signature["lib"],
+        signature["method"],
+        signature["url"],
+        tuple(signature["query"]["filter_keys"]),
     )
 
 

@@ -9,7 +9,7 @@ No cassette ever holds a password, its hash or a token; in replay the live ones 
 import os
 import secrets
 
-from flask import Flask, request
+from flask import Flask, make_response, request
 from pymongo import MongoClient
 from werkzeug.security import check_password_hash, generate_password_hash
 
@@ -33,20 +33,21 @@ def register():
 
 @app.post("/login")
 def login():
-    """Give a session's token for name and password."""
+    """Give a session's cookie for name and password."""
     user = db.users.find_one({"_id": request.form["name"]})
     if user is None or not check_password_hash(user["password_hash"], request.form["password"]):
         return "wrong name or password", 403
     token = secrets.token_urlsafe()
     db.sessions.insert_one({"_id": f"session of {user['_id']}", "token": token})
-    return token
+    response = make_response("welcome")
+    response.set_cookie("session", token)
+    return response
 
 
 @app.get("/me")
 def me():
-    """Tell whose token it is."""
-    token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    session = db.sessions.find_one({"token": token})
+    """Tell whose session the cookie is of."""
+    session = db.sessions.find_one({"token": request.cookies.get("session")})
     return (session["_id"], 200) if session else ("no such session", 401)
 
 

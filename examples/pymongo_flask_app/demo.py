@@ -160,7 +160,7 @@ def print_table(recorded: Run, replayed: Run) -> bool:
     print(f"\n{'request':<34}{'recorded':>9}{'replayed':>9}  answer")
     for row, live, again in zip(REQUESTS, recorded.answers, replayed.answers, strict=True):
         verdict = "same" if live == again else f"DIFFERENT\n  {live}\n  {again}"
-        print(f"{row['method']:<7}{row['path']:<27}{live.status:>9}{again.status:>9}  {verdict}")
+        print(f"{row['method']:<8}{row['path']:<26}{live.status:>9}{again.status:>9}  {verdict}")
     return recorded.answers == replayed.answers
 
 

@@ -63,6 +63,11 @@ class Server:
         """The keeper's process id and group: SIGTERM ends the server with it."""
         return self._keeper.pid
 
+    @property
+    def runs(self) -> bool:
+        """Whether the keeper, and so a server of ours, has not ended."""
+        return self._keeper.poll() is None
+
     def drop(self, database: str) -> None:
         """Drop a database without a driver in this process.
 

@@ -7,6 +7,7 @@ Run as `python shims.py NAME ARGUMENTS...`, with what it needs to know in STORY_
 from __future__ import annotations
 
 import contextlib
+import http.cookiejar
 import json
 import os
 import signal
@@ -135,8 +136,9 @@ def curl(arguments: list[str]) -> int:
 
 
 def ask(arguments: list[str]) -> str:
-    """What curl does, with -X, -H and -d only."""
+    """What curl does, with -X, -H, -d, -c and -b only."""
     method, headers, fields, url = None, {}, [], ""
+    cookies, save_as = http.cookiejar.MozillaCookieJar(), ""
     rest = iter(arguments)
     for argument in rest:
         if argument == "-X":
@@ -146,15 +148,23 @@ def ask(arguments: list[str]) -> str:
             headers[name] = value.strip()
         elif argument == "-d":
             fields.append(next(rest))
+        elif argument == "-b":
+            cookies.load(next(rest), ignore_discard=True)
+        elif argument == "-c":
+            save_as = next(rest)
         else:
             url = argument
     data = "&".join(fields).encode() if fields else None
     request = urllib.request.Request(url, data, headers, method=method)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(cookies)
+    )
     try:
         response = opener.open(request, timeout=SECONDS)
     except urllib.error.HTTPError as error:
         response = error
+    if save_as:
+        cookies.save(save_as, ignore_discard=True)
     with response:
         return str(response.read().decode())
 

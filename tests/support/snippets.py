@@ -37,7 +37,7 @@ COMMANDS = {
     "set up environments, and `python dev.py test` runs these tests.",
     "curl": "curl itself, or a few lines of Python where there is none; answers are kept, so that "
     "equal requests can be compared.",
-    "docker": "`docker stop mongodb` ends the document's own server.",
+    "docker": "`docker stop mongodb` ends the document's own server, until the next section.",
     "pip": "checked by its form: the checkout is a project, and has the extras that are named.",
 }
 """What bash finds before the programs of these names (tests/support/shims.py)."""
@@ -75,6 +75,13 @@ SEED = "from pymongo import MongoClient\nclient = MongoClient('mongodb://localho
 
 SUPPLIED: tuple[Supplied, ...] = (
     Supplied(
+        "README.md",
+        "curl http://localhost:5000/users/123   # writes",
+        "seeded data: a user",
+        before=f'python -c "{SEED}'
+        "client.shop.users.insert_one({'_id': '123', 'name': 'Alice'})\"\n",
+    ),
+    Supplied(
         "docs/flask.md",
         "curl http://localhost:5000/products/unknown",
         "seeded failure: nothing; the request was never recorded, so its answer is a 500",
@@ -108,10 +115,7 @@ SUPPLIED: tuple[Supplied, ...] = (
     ),
 )
 
-VARIES: dict[tuple[str, str], str] = {
-    ("docs/redaction.md", "/login"): "the token is random, in replay too",
-    ("docs/redaction.md", "/me"): "it is asked with that token",
-}
+VARIES: dict[tuple[str, str], str] = {}
 """(document, part of the URL) -> why equal requests have different answers."""
 
 
@@ -125,6 +129,7 @@ class Block:
     Attributes:
         document: the document's path in the checkout.
         line: the line of its first fence.
+        section: the heading above it (##).
         language: the first word after the fence.
         title: what follows it: a file's name, or "".
         text: what stands between the fences.
@@ -132,6 +137,7 @@ class Block:
 
     document: str
     line: int
+    section: str
     language: str
     title: str
     text: str
@@ -161,7 +167,14 @@ def blocks_of(document: str) -> list[Block]:
     """The fenced blocks of a document, in order."""
     text = (ROOT / document).read_text(encoding="utf-8")
     return [
-        Block(document, text.count("\n", 0, match.start()) + 1, match[1], match[2], match[3])
+        Block(
+            document,
+            text.count("\n", 0, match.start()) + 1,
+            (re.findall(r"^## (.*)$", text[: match.start()], re.MULTILINE) or [""])[-1],
+            match[1],
+            match[2],
+            match[3],
+        )
         for match in _FENCED.finditer(text)
     ]
 
@@ -188,6 +201,7 @@ class Story:
     directory: Path
     port: int = field(default_factory=free_port)
     _server: Server | None = None
+    _section: str = ""
 
     @property
     def uri(self) -> str:
@@ -198,18 +212,26 @@ class Story:
 
     def run(self, block: Block) -> None:
         """Run one block; raises AssertionError where it does not work as written."""
+        if block.section != self._section:
+            self._section = block.section
+            self._forget_stopped_server()
         rows = supplied_for(block)
         before, after = ("".join(getattr(row, part) for row in rows) for part in ("before", "after"))
         text = before + block.text + after
         runner = getattr(self, f"_run_{block.language}")
-        runner(block, self._in_place(text))
+        runner(block, text)
 
     def end(self) -> None:
         """Stop what is still running."""
-        self._bash("python --interrupt", "the end", check=False)
+        self.bash("python --interrupt", "the end", check=False)
         if self._server is not None:
             self._server.kill()
             self._server.stop()
+
+    def _forget_stopped_server(self) -> None:
+        if self._server is not None and not self._server.runs:
+            self._server.stop()
+            self._server = None
 
     def answers(self) -> list[tuple[str, str]]:
         """The curl commands of the story so far, as (command, answer)."""
@@ -220,24 +242,24 @@ class Story:
     # ---------------------------------------------------------------- one language each
 
     def _run_python(self, block: Block, text: str) -> None:
-        file = self._save(block, text)
+        file = self.write(block.filename, text)
         if re.search(r"^(async )?def test_", text, re.MULTILINE):
-            self._bash(f"python -m pytest -q {file.name}", block.place)
+            self.bash(f"python -m pytest -q {file.name}", block.place)
         elif not _is_application(text):
-            self._bash(f"python {file.name}", block.place)
+            self.bash(f"python {file.name}", block.place)
         else:
             ast.parse(text)  # the shell block that follows starts it
 
     def _run_bash(self, block: Block, text: str) -> None:
-        self._bash(text, block.place)
+        self.bash(self.in_place(text), block.place)
 
     def _run_json(self, block: Block, text: str) -> None:
-        file = self._save(block, text)
+        file = self.write(block.filename, text)
         if "schema_version" in json.loads(text):
             assert Cassette(file.read_bytes(), block.place).events, f"{block.place} has no events"
 
     def _run_toml(self, block: Block, text: str) -> None:
-        file = self._save(block, text)
+        file = self.write(block.filename, text)
         if sys.version_info >= (3, 11):
             assert resolve(environ={}, start=file.parent).given, block.place
         file.unlink()
@@ -255,13 +277,8 @@ class Story:
                 shim.chmod(0o755)
         return private
 
-    def _save(self, block: Block, text: str) -> Path:
-        file = self.directory / block.filename
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-        return file
-
-    def _in_place(self, text: str) -> str:
+    def in_place(self, text: str) -> str:
+        """Return text with the addresses in it replaced by what they stand for."""
         if any(mongodb in text for mongodb in list(STANDS_FOR)[:3]):
             for address in ("mongodb://localhost:27017", "mongodb://remote:27017"):
                 text = text.replace(address, self.uri)
@@ -271,7 +288,15 @@ class Story:
             'port=int(os.environ.get("PORT", "5000"))', ""
         )
 
-    def _bash(self, text: str, place: str, *, check: bool = True) -> str:
+    def write(self, name: str, text: str) -> Path:
+        """Save a file, addresses in it replaced by what they stand for."""
+        file = self.directory / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.in_place(text), encoding="utf-8")
+        return file
+
+    def bash(self, text: str, place: str, *, check: bool = True) -> str:
+        """Run shell text; returns its standard output, AssertionError where it fails."""
         result = subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", text],
             cwd=self.directory,
