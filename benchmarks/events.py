@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -45,11 +46,8 @@ def many_events(events: int, rounds: int) -> list[Row]:
             _round(place / str(number), events, python) for number in range(rounds)
         ]
         taken = [_take(place / str(size), size) for size in _sizes(events)]
-    return [
-        row
-        for work, verb in (("write", "written"), ("load", "loaded"))
-        for row in _compared(f"{events:,} events {verb}", work, measured, missing)
-    ] + _taken(taken)
+    compared = [_compared(figure, events, measured, missing) for figure in _FIGURES]
+    return [*compared, *_taken(taken)]
 
 
 def _sizes(events: int) -> list[int]:
@@ -67,23 +65,40 @@ def _round(place: Path, events: int, python: str | None) -> dict[tuple[str, str]
     return measured
 
 
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """One figure that both are compared by: `key` of what the process of `work` printed."""
+
+    name: str
+    work: str
+    key: str
+    unit: str
+    aim: str = ""
+
+    def shown(self, values: list[float]) -> str:
+        return f"{median(values):.{2 if self.unit == 's' else 0}f} {self.unit}"
+
+
+_FIGURES = (
+    _Figure("recorded, CPU", "write", "recorded", "s"),
+    _Figure("written, CPU", "write", "written", "s", ">= 5x faster"),
+    _Figure("recorded and written, CPU", "write", "cpu", "s", ">= 5x faster"),
+    _Figure("recorded and written, peak memory", "write", "memory", "MB", ">= 3x less"),
+    _Figure("loaded, CPU", "load", "cpu", "s", ">= 5x faster"),
+    _Figure("loaded, peak memory", "load", "memory", "MB", ">= 3x less"),
+)
+
+
 def _compared(
-    name: str, work: str, measured: list[dict[tuple[str, str], Any]], missing: str
-) -> list[Row]:
-    rows = []
-    for key, what, unit, aim in (
-        ("cpu", "CPU", "s", ">= 5x faster"),
-        ("memory", "peak memory", "MB", ">= 3x less"),
-    ):
-        ours = [found["ours", work][key] for found in measured]
-        shown = f"{median(ours):.{2 if unit == 's' else 0}f} {unit}"
-        if missing:
-            rows.append(Row(f"{name}, {what}", shown, missing, None, aim))
-            continue
-        theirs = [found["published", work][key] for found in measured]
-        other = f"timetracer 1.6.0 {median(theirs):.{2 if unit == 's' else 0}f} {unit}"
-        rows.append(Row(f"{name}, {what}", shown, other, ratio(theirs, ours), aim))
-    return rows
+    figure: _Figure, events: int, measured: list[dict[tuple[str, str], Any]], missing: str
+) -> Row:
+    name = f"{events:,} events {figure.name}"
+    ours = [found["ours", figure.work][figure.key] for found in measured]
+    if missing:
+        return Row(name, figure.shown(ours), missing, None, figure.aim)
+    theirs = [found["published", figure.work][figure.key] for found in measured]
+    other = f"timetracer 1.6.0 {figure.shown(theirs)}"
+    return Row(name, figure.shown(ours), other, ratio(theirs, ours), figure.aim)
 
 
 def _take(place: Path, events: int) -> dict[str, Any]:
@@ -120,7 +135,8 @@ def published_python() -> tuple[str | None, str]:
     Returns:
         Its path and "", or None and why it cannot be had.
     """
-    python = PUBLISHED.joinpath(*(("Scripts", "python.exe") if sys.platform == "win32" else ("bin", "python")))
+    places = ("Scripts", "python.exe") if sys.platform == "win32" else ("bin", "python")
+    python = PUBLISHED.joinpath(*places)
     check = [str(python), "-I", "-c", "import timetracer.cassette.io, timetracer.plugins, pymongo"]
     if python.exists() and subprocess.run(check, capture_output=True).returncode == 0:
         return str(python), ""
@@ -150,7 +166,7 @@ def _run(command: list[str]) -> Any:
 # ------------------------------------------------------------------------------- the processes
 
 
-def write(collection: Any, events: int, path: Path) -> None:
+def write(collection: Any, events: int, path: Path) -> dict[str, float]:
     """Record the calls as those of one request, and write its cassette."""
     from timetracer import TraceConfig
     from timetracer.model import RequestRecord
@@ -159,19 +175,23 @@ def write(collection: Any, events: int, path: Path) -> None:
     config = TraceConfig(mode="record", cassette=str(path)).resolve()
     session = open_request(config, RequestRecord("GET", "/users"))
     assert session is not None
+    started = time.process_time()
     with session.entered():
         for number in range(events):
             collection.find_one({"_id": number})
+    recorded = time.process_time()
     assert session.finish() is not None
+    return {"recorded": recorded - started, "written": time.process_time() - recorded}
 
 
-def load(collection: Any, events: int, path: Path) -> None:
+def load(collection: Any, events: int, path: Path) -> dict[str, float]:
     """Read the cassette."""
     from timetracer import use_cassette
 
     with use_cassette(path, mode="replay") as session:
         assert session.cassette is not None
         assert len(session.cassette.events) == events
+    return {}
 
 
 def take(collection: Any, events: int, path: Path) -> dict[str, float]:
@@ -218,7 +238,7 @@ def main(work: str, events: str, directory: str) -> None:
     before, started = peak_memory(), time.process_time()
     found = {"write": write, "load": load, "take": take}[work](collection, int(events), path)
     cpu = time.process_time() - started
-    print(json.dumps({"cpu": cpu, "memory": peak_memory() - before, **(found or {})}))
+    print(json.dumps({"cpu": cpu, "memory": peak_memory() - before, **found}))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def answer(self: Any, filter: Any = None, *args: Any, **kwargs: Any) -> Any:
     return {"_id": number, "name": f"name {number}", "seen": True}
 
 
-def write(events: int, directory: str) -> None:
+def write(events: int, directory: str) -> dict[str, float]:
     """Record the calls and write the cassette."""
     from timetracer.cassette.io import write_cassette
     from timetracer.config import TraceConfig
@@ -47,17 +47,21 @@ def write(events: int, directory: str) -> None:
     session = TraceSession(config=config)
     set_session(session)
     collection = MongoClient("mongodb://nowhere.invalid", connect=False).shop.users
+    started = time.process_time()
     for number in range(events):
         collection.find_one({"_id": number})
+    recorded = time.process_time()
     write_cassette(session, config)
+    return {"recorded": recorded - started, "written": time.process_time() - recorded}
 
 
-def load(events: int, directory: str) -> None:
+def load(events: int, directory: str) -> dict[str, float]:
     """Read the cassette."""
     from timetracer.cassette.io import read_cassette
 
     cassette = read_cassette(str(next(Path(directory).rglob("*.json"))))
     assert len(cassette.events) == events
+    return {}
 
 
 def main(work: str, events: str, directory: str) -> None:
@@ -67,9 +71,9 @@ def main(work: str, events: str, directory: str) -> None:
     enable_pymongo()
     gc.collect()
     before, started = peak_memory(), time.process_time()
-    {"write": write, "load": load}[work](int(events), directory)
+    found = {"write": write, "load": load}[work](int(events), directory)
     cpu = time.process_time() - started
-    print(json.dumps({"cpu": cpu, "memory": peak_memory() - before}))
+    print(json.dumps({"cpu": cpu, "memory": peak_memory() - before, **found}))
 
 
 if __name__ == "__main__":

@@ -72,10 +72,13 @@ def _warm(path: Path) -> Contender:
     @contextmanager
     def contender() -> Iterator[Block]:
         repeats = TraceConfig(allow_repeats=True)
-        with enabled(), MongoClient(NOWHERE, connect=False) as client:
-            with use_cassette(path, mode="replay", config=repeats):
-                _found(client)
-                yield lambda: _found(client)
+        with (
+            enabled(),
+            MongoClient(NOWHERE, connect=False) as client,
+            use_cassette(path, mode="replay", config=repeats),
+        ):
+            _found(client)
+            yield lambda: _found(client)
 
     return contender
 

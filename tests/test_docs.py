@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import snippets
-from tests.support.offline import ROOT
+from tests.support.offline import ROOT, Rules, run_offline, run_program
 from tests.support.server import ServerMissing
 from tests.support.snippets import Block, Story
 from timetracer.config import MODES, settings_table
@@ -47,6 +48,45 @@ def assert_equal_requests_have_equal_answers(story: Story) -> None:
             document == story.document and part in command for document, part in snippets.VARIES
         )
         assert varies or first.setdefault(command, answer) == answer, f"curl {command}"
+
+
+LIMITS = """
+    import threading
+    import timetracer
+    from pymongo import MongoClient, WriteConcern, monitoring
+    from timetracer.plugins import enable_pymongo
+
+    class Listener(monitoring.CommandListener):
+        heard = []
+        def started(self, event):
+            self.heard.append(event.command_name)
+        def succeeded(self, event): pass
+        def failed(self, event): pass
+
+    enable_pymongo()
+    with timetracer.use_cassette("limits.json") as session:
+        client = MongoClient("mongodb://localhost:27017", event_listeners=[Listener()])
+        orders = client.shop.orders
+        unacknowledged = orders.with_options(write_concern=WriteConcern(w=0))
+        print(unacknowledged.insert_one({"_id": 1}).acknowledged)
+        thread = threading.Thread(target=orders.count_documents, args=({"_id": 7},))
+        thread.start()
+        thread.join()
+        print(orders.find_one({"_id": 1}) is not None)
+    print(Listener.heard, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("story", ["docs/limits.md"], indirect=True)
+def test_listeners_stay_silent_in_replay(story: Story) -> None:
+    try:
+        program = story.write("script.py", "import sys\n" + textwrap.dedent(LIMITS))
+    except ServerMissing as missing:
+        pytest.skip(str(missing))
+    live = run_program(program, cwd=story.directory)
+    replayed = run_offline(program, cwd=story.directory, rules=Rules(threads="driver"))
+    assert "insert" in live.stderr and replayed.stderr == "[]\n"
+    assert replayed.stdout == live.stdout and live.stdout.startswith("False\n")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -39,7 +40,8 @@ def shop(cassettes: Path, mode: str, **settings: Any) -> Flask:
 
     @app.route("/users/<user_id>", methods=["GET", "POST"])
     def user(user_id: str) -> Any:
-        return jsonify(driver_call(user_id, lambda: {"name": "Alice", "sent": request.get_json(silent=True)}))
+        sent = request.get_json(silent=True)
+        return jsonify(driver_call(user_id, lambda: {"name": "Alice", "sent": sent}))
 
     return app
 
@@ -79,7 +81,7 @@ def test_a_bad_setting_is_an_error_at_set_up(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("how", ["auto_setup", "middleware", "middleware behind another"])
 def test_a_request_is_recorded_and_replayed(
-    cassettes: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    cassettes: Path, how: str
 ) -> None:
     def app_in(mode: str, fetch: Any) -> Flask:
         app = Flask("shop")
@@ -154,8 +156,6 @@ def test_a_redirect_an_unknown_path_and_a_wrong_method_are_as_without_it(cassett
 
 
 def test_json_and_uploads_arrive_whole_and_are_kept(cassettes: Path) -> None:
-    import io
-
     app = shop(cassettes, "record")
 
     @app.post("/files")

@@ -6,10 +6,12 @@ import contextlib
 import io
 import json
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.validate import validator
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from tests.support.http import driver_call, environ_of, plain, serve
 from timetracer import ConfigError, MissError, TraceConfig, session, use_cassette
 from timetracer.integrations.request import BodyCopy
 from timetracer.integrations.wsgi import TimeTracerMiddleware
+from timetracer.redaction import Redactor
 
 
 @pytest.fixture(autouse=True)
@@ -125,9 +128,11 @@ def test_a_bad_setting_is_an_error_at_set_up(monkeypatch: pytest.MonkeyPatch) ->
         TimeTracerMiddleware(plain(lambda e: 1))
 
 
-def test_one_request_is_traced_once(traced: Any, cassettes: Path) -> None:
-    app = traced(traced(plain(lambda e: driver_call(1)), "record"), "record")
+def test_one_request_is_traced_once(traced: Any, cassettes: Path, tmp_path: Path) -> None:
+    inner = TraceConfig(mode="record", cassette_dir=tmp_path / "inner")
+    app = traced(TimeTracerMiddleware(plain(lambda e: driver_call(1)), inner), "record")
     serve(app, "GET", "/")
+    assert names(tmp_path / "inner") == []
     assert names(cassettes) == ["GET__.json"]
     assert len(load(cassettes / "GET__.json")["events"]) == 1
 
@@ -247,7 +252,8 @@ def test_a_body_is_not_read_before_the_application_asks_when_recording(traced: A
 
 
 def test_a_body_that_the_application_left_has_no_hash(traced: Any, cassettes: Path) -> None:
-    serve(traced(plain(lambda e: driver_call(e["wsgi.input"].read(1))), "record"), "POST", "/", b"xy")
+    app = traced(plain(lambda e: driver_call(e["wsgi.input"].read(1))), "record")
+    serve(app, "POST", "/", b"xy")
     request = load(cassettes / "POST__.json")["request"]
     assert request["body_hash"] == ""
 
@@ -332,7 +338,7 @@ def test_deep_json_does_not_cost_the_recording(traced: Any, cassettes: Path) -> 
     deep = b"[" * 900 + b"]" * 900
     serve(traced(counting_app(), "record"), "POST", "/", deep, **JSON)
     body = load(cassettes / "POST__.json")["request"]["body"]
-    assert body["$body"] == {"length": 1800, "content_type": "application/json", "omitted": "binary"}
+    assert body["$body"]["length"] == 1800
 
 
 def test_no_secret_of_a_request_or_response_is_written(traced: Any, cassettes: Path) -> None:
@@ -360,8 +366,6 @@ def test_no_secret_of_a_request_or_response_is_written(traced: Any, cassettes: P
 
 def test_the_hash_of_a_body_does_not_tell_its_secrets() -> None:
     def digest(body: bytes) -> str:
-        from timetracer.redaction import Redactor
-
         copy = BodyCopy(1000, "application/json")
         copy.add(body)
         copy.ended = True
@@ -371,9 +375,18 @@ def test_the_hash_of_a_body_does_not_tell_its_secrets() -> None:
     assert digest(b'{"a":1,"pin":"4711"}') != digest(b'{"a":2,"pin":"4711"}')
 
 
-@given(st.binary(max_size=300), st.sampled_from(["", "application/json", "text/html",
-       "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/x; charset=no"]),
-       st.integers(0, 300))
+CONTENT_TYPES = (
+    "",
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "multipart/form-data",
+    "text/x; charset=no",
+    "text/plain; charset=utf-7",
+)
+
+
+@given(st.binary(max_size=300), st.sampled_from(CONTENT_TYPES), st.integers(0, 300))
 def test_any_body_can_be_kept(data: bytes, content_type: str, limit: int) -> None:
     copy = BodyCopy(limit, content_type)
     copy.add(data[:100])
@@ -448,6 +461,35 @@ def test_the_cassette_is_there_before_the_last_bytes_go_out(traced: Any, cassett
     assert names(cassettes) == ["GET__.json"]
 
 
+@pytest.mark.parametrize("mode", ["record", "replay", "once", "off"])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_both_sides_are_as_pep_3333_has_them(traced: Any, mode: str, method: str) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        data = environ["wsgi.input"].read(2)
+        data += environ["wsgi.input"].readline() + b"".join(environ["wsgi.input"])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield data
+        yield b"" if method == "HEAD" else b"end"
+
+    checked = validator(traced(validator(app), mode))
+    server = dict.fromkeys(("wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once"), False)
+    more = {**server, "wsgi.errors": io.StringIO(), **FORM}
+    response = serve(checked, method, "/", b"one\ntwo\n", **more)
+    assert response.body == b"one\ntwo\n" + (b"" if method == "HEAD" else b"end")
+
+
+def test_a_result_that_refuses_to_tell_its_length_is_served(traced: Any) -> None:
+    class Result(list[bytes]):
+        def __len__(self) -> int:
+            raise TypeError("unknown")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Result:
+        start_response("200 OK", [])
+        return Result([b"a", b"b"])
+
+    assert serve(traced(app, "record"), "GET", "/").body == b"ab"
+
+
 def test_write_is_passed_on(traced: Any, cassettes: Path) -> None:
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         write = start_response("200 OK", [("Content-Type", "text/plain")])
@@ -459,8 +501,6 @@ def test_write_is_passed_on(traced: Any, cassettes: Path) -> None:
 
 
 def test_a_second_start_response_with_exc_info_counts(traced: Any, cassettes: Path) -> None:
-    import sys
-
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         start_response("200 OK", [])
         try:
@@ -526,6 +566,62 @@ def test_a_client_that_goes_away_does_not_cost_a_good_cassette(
     assert "was interrupted" in caplog.text
 
 
+def test_an_exception_while_the_response_is_closed_is_recorded(
+    traced: Any, cassettes: Path
+) -> None:
+    class Result(list[bytes]):
+        def close(self) -> None:
+            raise ValueError("boom")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Result:
+        start_response("200 OK", [])
+        return Result([str(driver_call(1)).encode()])
+
+    with pytest.raises(ValueError, match="boom"):
+        serve(traced(app, "record"), "GET", "/")
+    assert names(cassettes) == ["GET__.json"]
+    assert load(cassettes / "GET__.json")["response"]["error"] == "ValueError"
+
+
+def test_the_end_of_the_program_is_no_good_recording(
+    traced: Any, cassettes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(environ: dict[str, Any]) -> Any:
+        driver_call(1)
+        raise SystemExit
+
+    serve(traced(plain(lambda e: driver_call(1)), "record"), "GET", "/")
+    good = (cassettes / "GET__.json").read_bytes()
+    monkeypatch.setenv("TIMETRACER_RUN_ID", "another run")
+    with pytest.raises(SystemExit):
+        serve(traced(plain(call), "record"), "GET", "/")
+    assert (cassettes / "GET__.json").read_bytes() == good
+    assert len(names(cassettes)) == 2
+
+
+def test_a_body_that_was_sought_in_is_not_kept(traced: Any, cassettes: Path) -> None:
+    def call(environ: dict[str, Any]) -> Any:
+        first = environ["wsgi.input"].read()
+        environ["wsgi.input"].seek(0)
+        return driver_call(1, lambda: (first + environ["wsgi.input"].read()).decode())
+
+    assert serve(traced(plain(call), "record"), "POST", "/", b"xy").body == b"xyxy"
+    request = load(cassettes / "POST__.json")["request"]
+    assert request["body"]["$body"]["omitted"] == "not seen as a whole"
+    assert request["body_hash"] == ""
+
+
+def test_a_body_without_length_is_kept_when_it_was_read_to_its_end(
+    traced: Any, cassettes: Path
+) -> None:
+    app = traced(plain(lambda e: driver_call(len(e["wsgi.input"].read()))), "record")
+    chunked = {"wsgi.input": io.BytesIO(b"a=1"), "wsgi.input_terminated": True, **FORM}
+    serve(app, "POST", "/", **chunked)
+    request = load(cassettes / "POST__.json")["request"]
+    assert request["body"] == {"a": "1"}
+    assert request["body_hash"]
+
+
 # ------------------------------------------------------------------------------- misses
 
 
@@ -534,7 +630,7 @@ def test_a_miss_is_a_clear_answer_and_one_log_line(
 ) -> None:
     app = traced(plain(lambda e: driver_call(1, no_server)), "replay")
     response = serve(app, "GET", "/users/123")
-    assert response.status == 500
+    assert (response.status, response.starts) == (500, 1)
     assert response.header("content-type") == "text/plain; charset=utf-8"
     assert response.header("content-length") == str(len(response.body))
     assert "find_one on shop.things" in response.body.decode()
@@ -612,7 +708,7 @@ def test_nothing_of_ours_stops_a_request(
     monkeypatch.setattr(BodyCopy, "value", None)
     assert serve(app, "GET", "/").body == b"live"
     assert "cannot trace a request" in caplog.text
-    assert "cannot complete a request" in caplog.text
+    assert "complete of a request failed" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written_does_not_stop_a_request(

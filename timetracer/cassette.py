@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Lock
@@ -22,6 +22,7 @@ from timetracer.driver import Outcome
 from timetracer.errors import NotCapturedError
 from timetracer.matching import Index, Match, filter_keys, key_to_json
 from timetracer.model import Call, Json, Signature
+from timetracer.recovery import Spool
 from timetracer.redaction import Redactor, has_placeholders, substitute
 
 logger = logging.getLogger("timetracer")
@@ -29,8 +30,10 @@ logger = logging.getLogger("timetracer")
 BINDINGS: dict[str, Json] = {}
 """Placeholder label -> live value, for all cassettes that this process replays."""
 
-_SPILL_EVENTS = 512
-_SPILL_SECONDS = 1.0
+_SPILL_EVENTS = 2048
+_SPILL_BYTES = 4 * 1024 * 1024
+_SPILL_SECONDS = 0.25
+_LONGEST_WAIT = 2.0
 _RETURNED = b'{"status":0,"body":{"captured":true,"data":'
 
 
@@ -64,17 +67,22 @@ class Event:
     @property
     def method(self) -> str:
         """The operation, such as "FIND_ONE"."""
-        return self._text.signature.method
+        return self._text.call.method
 
     @property
     def url(self) -> str:
         """The namespace."""
-        return self._text.signature.url
+        return self._text.call.url
 
     @property
     def filter_keys(self) -> tuple[str, ...]:
         """The filter's keys, sorted."""
-        return self._text.signature.filter_keys
+        return self._text.call.filter_keys
+
+    @property
+    def line(self) -> bytes:
+        """The event's line in the cassette."""
+        return self._text.line
 
     @property
     def redacted(self) -> bool:
@@ -89,10 +97,7 @@ class Event:
     @property
     def failed(self) -> bool:
         """Whether the call raised."""
-        text = self._text.result
-        if text.startswith(b'{"status":0'):
-            return False
-        return bool(document.part(text, self.cassette.path, self.eid, "result").get("error"))
+        return not self._text.succeeded and bool(self.result().get("error"))
 
     def arguments(self) -> Json:
         """Return the recorded arguments, a fresh JSON value; None where none were kept."""
@@ -179,7 +184,6 @@ class Cassette:
         parsed = document.parse(data, path)
         self.path = path
         self.header = parsed.header
-        self.lines = parsed.lines
         session = parsed.header.get("session") or {}
         self.redacted = bool(session.get("redaction"))
         self.labels: dict[str, str] = session.get("redacted") or {}
@@ -195,6 +199,11 @@ class Cassette:
     def unused(self) -> list[Event]:
         """The events that answered no call, in recorded order."""
         return [event for event in self.events if not event.used]
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The events' own text, one a line, for a writer that adds to them."""
+        return [event.line for event in self.events]
 
     def bindings(self) -> dict[str, Json]:
         """Return placeholder numbers with what they stand for: as bound by a call of this
@@ -216,10 +225,15 @@ class Cassette:
 
 @dataclass(slots=True)
 class _Pending:
+    # Of the call only what is a copy: its arguments are the program's own documents.
     eid: int
     offset_ms: float
     duration_ms: float
-    call: Call
+    lib: str
+    method: str
+    url: str
+    filter_keys: tuple[str, ...]
+    key: bytes
     outcome: Outcome
 
 
@@ -227,26 +241,33 @@ class _Pending:
 class Recording:
     """The events of a session while they are recorded.
 
-    Events wait as snapshots. With `spill`, they are written to an append-only partial file from
-    time to time, so that a long-lived process keeps little in memory and loses little when killed.
+    Events wait as snapshots. With `spill`, they are written to an append-only partial file soon
+    after, off the program's path, so that a long-lived process keeps little in memory and loses
+    little when it is killed.
 
     Attributes:
         redactor: makes placeholders of secrets.
         before_record: the user's hook, given each event's arguments and result as JSON.
         spill: opens the partial file; None to keep everything in memory.
+        facts: tells what a document's header is to say of the session so far.
         first_eid: number of the first event.
+        spill_events: how many events wait at most, as long as they can be written.
     """
 
     redactor: Redactor | None = None
     before_record: Callable[[dict[str, Json]], dict[str, Json] | None] | None = None
-    spill: Callable[[], Any] | None = None
+    spill: Callable[[], Spool] | None = None
+    facts: Callable[[], dict[str, Json]] = dict
     first_eid: int = 1
     spill_events: int = _SPILL_EVENTS
     reached_server: bool = False
     count: int = 0
     _pending: list[_Pending] = field(default_factory=list)
-    _partial: Any = None
-    _spilled_at: float = field(default_factory=time.monotonic)
+    _rendered: dict[int, bytes] = field(default_factory=dict)
+    _waiting_bytes: int = 0
+    _spool: Spool | None = None
+    _spiller: _Spiller | None = None
+    _seen: dict[int, int] = field(default_factory=dict)
     _lock: Any = field(default_factory=Lock)
 
     def add(self, call: Call, outcome: Outcome, offset_ms: float, duration_ms: float) -> int:
@@ -254,10 +275,23 @@ class Recording:
         with self._lock:
             eid = self.first_eid + self.count
             self.count += 1
-            self._pending.append(_Pending(eid, offset_ms, duration_ms, call, outcome))
+            self._pending.append(
+                _Pending(
+                    eid,
+                    offset_ms,
+                    duration_ms,
+                    call.lib,
+                    call.method,
+                    call.url,
+                    filter_keys(call.arguments),
+                    call.key,
+                    outcome,
+                )
+            )
             self.reached_server = self.reached_server or outcome.reached_server
-            if self.spill is not None and self._is_due():
-                self._write_partial()
+            if self.spill is not None:
+                self._waiting_bytes += len(call.key)
+                self._see_to_spilling()
         return eid
 
     @property
@@ -265,71 +299,116 @@ class Recording:
         """Whether an event is still open, such as that of a cursor not yet read to its end."""
         return any(event.outcome.open for event in self._pending)
 
-    def _is_due(self) -> bool:
-        if len(self._pending) >= self.spill_events:
-            return True
-        return time.monotonic() - self._spilled_at > _SPILL_SECONDS
+    def _see_to_spilling(self) -> None:
+        if len(self._pending) >= self.spill_events or self._waiting_bytes >= _SPILL_BYTES:
+            self._write_partial()
+        elif self._spiller is None:
+            self._spiller = _Spiller.start(self)
 
-    def _write_partial(self) -> None:
-        self._spilled_at = time.monotonic()
-        closed = [event for event in self._pending if not event.outcome.open]
-        if not closed or self.spill is None:
-            return
+    def _write_partial(self) -> bool:
+        """Write what is complete and forget it; write what is open as it is by now, and keep it.
+
+        Returns:
+            Whether there was anything to write.
+        """
+        self._waiting_bytes = 0
+        events = [event for event in self._pending if self._is_news(event)]
+        if not events or self.spill is None:
+            return False
+        closed = {event.eid for event in events if not event.outcome.open}
         try:
-            if self._partial is None:
-                self._partial = self.spill()
-            self._partial.write(b"".join(line + b"\n" for line in map(self._line, closed) if line))
+            lines = [(event.eid, self._line(event)) for event in events]
+            if self._spool is None:
+                self._spool = self.spill()
+            self._spool.write(lines, self.facts())
         except Exception as error:
             # A full disk must not hurt the program: keep the events in memory and try no more.
-            logger.error("timetracer: cannot write %s: %s", self._partial_path, error)
+            write_failed(error)
             self.spill = None
-            return
-        self._pending = [event for event in self._pending if event.outcome.open]
+            return False
+        self._pending = [event for event in self._pending if event.eid not in closed]
+        for eid in closed:
+            self._seen.pop(eid, None)
+        return True
+
+    def _is_news(self, event: _Pending) -> bool:
+        if not event.outcome.open:
+            return True
+        read = len(getattr(event.outcome, "batches", ()))
+        known, self._seen[event.eid] = self._seen.get(event.eid), read
+        return known != read
+
+    def flush(self) -> bool:
+        """Write what waits to the partial file now; tell whether there was anything."""
+        with self._lock:
+            return self._write_partial()
+
+    def has_ended(self, spiller: _Spiller) -> bool:
+        """Tell a spiller whether nothing is left for it to wait for."""
+        with self._lock:
+            ended = self.spill is None or not self._pending
+            if ended and self._spiller is spiller:
+                self._spiller = None
+            return ended
 
     @property
-    def _partial_path(self) -> str:
-        return getattr(self._partial, "path", "the partial cassette")
+    def busy(self) -> bool:
+        """Whether some thread is at work on the events just now."""
+        return bool(self._lock.locked())
 
-    def flush(self) -> None:
-        """Write what is complete to the partial file now."""
+    def rest(self) -> None:
+        """Have no thread at work until the next event, such as while the process is forked."""
+        spiller, self._spiller = self._spiller, None
+        if spiller is not None:
+            spiller.stop()
+
+    def go_on(self) -> None:
+        """End a `rest`."""
         with self._lock:
-            self._write_partial()
+            if self._pending and self.spill is not None:
+                self._see_to_spilling()
+
+    def abandon(self) -> None:
+        """In a forked child: leave everything to the parent."""
+        self._lock = Lock()
+        self._pending, self._spool, self._spiller, self.spill = [], None, None, None
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the line of every event, in order of their numbers."""
+        """Render what waits, and return the line of every event in order of their numbers.
+
+        Once this returns, the redactor knows all that was replaced.
+        """
+        self.rest()
         with self._lock:
-            rest = sorted(self._pending, key=lambda event: event.eid)
-        waiting = iter([(event.eid, event) for event in rest])
-        next_eid, event = next(waiting, (None, None))
-        for line in self._spilled():
-            eid = int(line[8 : line.index(b",", 8)])
-            while next_eid is not None and event is not None and next_eid < eid:
-                yield from self._lines_of(event)
-                next_eid, event = next(waiting, (None, None))
-            yield line
-        while event is not None:
-            yield from self._lines_of(event)
-            next_eid, event = next(waiting, (None, None))
+            if self._spool is not None:
+                self._write_partial()
+            growing = []
+            rest = self._rendered
+            for event in self._pending:
+                line = self._line(event)
+                if line is not None:
+                    rest[event.eid] = line
+                if event.outcome.open:
+                    growing.append(event)
+            self._pending = growing
+            if self._spool is not None:
+                return self._spool.lines(rest)
+            return iter([rest[eid] for eid in sorted(rest)])
 
-    def _lines_of(self, event: _Pending) -> Iterator[bytes]:
-        line = self._line(event)
-        if line is not None:
-            yield line
-
-    def _spilled(self) -> Iterator[bytes]:
-        # Spilled batches are in order, but an event that was open then comes in a later one.
-        if self._partial is None:
-            return
-        lines = [line for line in self._partial.lines() if line.startswith(b'{"eid": ')]
-        order = [int(line[8 : line.index(b",", 8)]) for line in lines]
-        for position in sorted(range(len(lines)), key=order.__getitem__):
-            yield lines[position]
+    def release_partial(self) -> str | None:
+        """Close the partial file and leave it to be recovered; return its path, if it is there."""
+        spool, self._spool, self.spill = self._spool, None, None
+        if spool is None:
+            return None
+        spool.file.close()
+        return spool.file.path
 
     def discard_partial(self) -> None:
         """Remove the partial file, once the cassette is written."""
-        if self._partial is not None:
-            self._partial.discard()
-            self._partial = None
+        spool, self._spool = self._spool, None
+        self.spill = None
+        if spool is not None:
+            spool.file.discard()
 
     def _line(self, event: _Pending) -> bytes | None:
         try:
@@ -339,17 +418,17 @@ class Recording:
             return None
 
     def _render(self, event: _Pending) -> bytes | None:
-        call = event.call
-        arguments, result = key_to_json(call.key), event.outcome.to_json()
-        keys = filter_keys(arguments) or filter_keys(call.arguments)
+        arguments, result = key_to_json(event.key), event.outcome.to_json()
         texts = dumps(arguments), dumps(result)
         secret = self._holds_secrets(*texts)
         if secret or self.before_record is not None:
-            shown = self._shown(call, arguments, result, secret)
+            shown = self._shown(event, arguments, result, secret)
             if shown is None:
                 return None
             texts = dumps(shown["arguments"]), dumps(shown["result"])
-        signature = Signature(call.lib, call.method, call.url, keys, body_hash(texts[0]))
+        signature = Signature(
+            event.lib, event.method, event.url, event.filter_keys, body_hash(texts[0])
+        )
         return document.event_line(
             event.eid, event.offset_ms, event.duration_ms, signature, *texts
         )
@@ -362,20 +441,72 @@ class Recording:
         return needs(arguments) or needs(result.removeprefix(_RETURNED))
 
     def _shown(
-        self, call: Call, arguments: Json, result: Json, secret: bool
+        self, event: _Pending, arguments: Json, result: Json, secret: bool
     ) -> dict[str, Json] | None:
         """Return the event as it may be seen, None where the user's hook leaves it out."""
         shown: dict[str, Json] | None = {
             "arguments": arguments,
             "result": result,
-            "method": call.method,
-            "url": call.url,
+            "method": event.method,
+            "url": event.url,
         }
         if secret and self.redactor is not None:
             shown = self.redactor.redact_event(shown)
         if self.before_record is not None and shown is not None:
             shown = self.before_record(shown)
         return shown
+
+
+class _Spiller:
+    """A thread that writes what waits, and ends as soon as nothing does."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="timetracer-spill", daemon=True)
+
+    @classmethod
+    def start(cls, recording: Recording) -> _Spiller | None:
+        """Return a started one; None where no thread can be had."""
+        spiller = cls(recording)
+        try:
+            spiller._thread.start()
+        except RuntimeError:  # the interpreter is shutting down
+            return None
+        return spiller
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        seconds = _SPILL_SECONDS
+        while not self._stopped.wait(seconds):
+            if self._recording.flush():
+                seconds = _SPILL_SECONDS
+            elif self._recording.has_ended(self):
+                return
+            else:  # only what is still open, such as a cursor that nobody reads on
+                seconds = min(2 * seconds, _LONGEST_WAIT)
+
+
+_told_failures: set[tuple[str, int | None]] = set()
+
+
+def write_failed(error: BaseException, more: str = "") -> None:
+    """Log that something cannot be written; once for each directory and cause."""
+    cause = getattr(error.__cause__, "errno", None)
+    failure = (os.path.dirname(str(getattr(error, "path", ""))), cause)
+    if failure not in _told_failures:
+        _told_failures.add(failure)
+        logger.error("timetracer: not recorded: %s%s", error, more)
+
+
+def write_succeeded() -> None:
+    """Have the next failure logged again."""
+    _told_failures.clear()
 
 
 def body_hash(arguments: bytes) -> str:
@@ -385,8 +516,3 @@ def body_hash(arguments: bytes) -> str:
         arguments: the arguments as compact JSON text, secrets already replaced.
     """
     return hashlib.blake2b(blank_volatile(arguments), digest_size=8).hexdigest()
-
-
-def process_mark() -> str:
-    """Return what tells in a partial file's name which process writes it."""
-    return str(os.getpid())

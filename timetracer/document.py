@@ -37,40 +37,57 @@ _SIGNATURE = b', "signature": '
 _ARGUMENTS = b', "arguments": '
 _RESULT = b', "result": '
 _BODY_HASH = b',"body_hash":'
+_LINE = b'{"eid": '
+_AFTER_HASH = (b'"}' + _ARGUMENTS, b'"}' + _RESULT)
 
 
 class EventText(NamedTuple):
-    """One event of a document, still as its line: a hundred thousand of them load in a moment.
+    """One event of a document: its line, as a stretch of the file, of which nothing is copied.
 
     Attributes:
         eid: the event's number, from 1.
         call: the signature without its body_hash; one object for all events that share it.
-        line: the event's line.
-        at_result: where in the line the result's JSON text begins.
+        data: the file.
+        start: where in the file the line begins.
+        end: where it ends.
     """
 
     eid: int
     call: Signature
-    line: bytes
-    at_result: int
+    data: bytes
+    start: int
+    end: int
+
+    @property
+    def line(self) -> bytes:
+        """The event's line."""
+        return self.data[self.start : self.end]
 
     @property
     def arguments(self) -> bytes | None:
         """The arguments' JSON text, None where none were kept."""
-        end = self.at_result - len(_RESULT)
-        start = self.line.find(_ARGUMENTS, 0, end)
-        return None if start < 0 else self.line[start + len(_ARGUMENTS) : end]
+        end = self.data.index(_RESULT, self.start)
+        start = self.data.find(_ARGUMENTS, self.start, end)
+        return None if start < 0 else self.data[start + len(_ARGUMENTS) : end]
 
     @property
     def result(self) -> bytes:
         """The result's JSON text."""
-        return self.line[self.at_result : -1]
+        start = self.data.index(_RESULT, self.start) + len(_RESULT)
+        return self.data[start : self.end - 1]
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the result's text begins as that of a call that returned."""
+        start = self.data.index(_RESULT, self.start) + len(_RESULT)
+        return self.data.startswith(b'{"status":0', start)
 
     @property
     def signature(self) -> Signature:
         """The whole signature."""
-        start = self.line.index(_BODY_HASH) + len(_BODY_HASH)
-        return replace(self.call, body_hash=loads(self.line[start : self.line.index(b"}", start)]))
+        start = self.data.index(_BODY_HASH, self.start) + len(_BODY_HASH)
+        text = self.data[start : self.data.index(b"}", start)]
+        return replace(self.call, body_hash=loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +97,10 @@ class Document:
     Attributes:
         header: everything but the events: format, schema_version, session, request, response.
         events: the events in recorded order.
-        lines: the events' own text, one a line, for a writer that adds to them.
     """
 
     header: dict[str, Any]
     events: list[EventText]
-    lines: list[bytes]
 
 
 # ------------------------------------------------------------------------------------- writing
@@ -194,51 +209,53 @@ def _parse_lines(data: bytes, path: str) -> Document | None:
         return None
     try:
         header = orjson.loads(data[:start] + b'\n"events": []}')
-        lines = _event_lines(data, start)
         calls: dict[bytes, Signature] = {}
-        events = [parse_line(line, calls) for line in lines]
+        stretches = _stretches(data, start + len(_EVENTS), len(data) - len(_END))
+        events = [_event_at(data, first, last, calls) for first, last in stretches]
     except (ValueError, LookupError, TypeError, AttributeError):
         return None  # the whole-document parser names the place
+    if data.count(_LINE, start) != len(events):
+        return None  # a damaged line break would make one event of two
     check_header(header, path)
-    return Document(header, events, lines)
+    return Document(header, events)
 
 
-def _event_lines(data: bytes, start: int) -> list[bytes]:
-    """Return the lines of the events, whose list begins at `start`."""
-    # The whole file is split, the header too: a copy of the events alone would take as much again.
-    lines = data.split(b",\n")
-    del lines[: data.count(b",\n", 0, start + 1)]
-    lines[-1] = lines[-1][: -len(_END)]
-    lines[0] = lines[0][len(_EVENTS) - 1 :]
-    return lines if lines[0] else []
+def _stretches(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield where the lines between two places of the file begin and end."""
+    while start < end:
+        found = data.find(b",\n", start, end)
+        yield start, end if found < 0 else found
+        start = end if found < 0 else found + 2
 
 
-def parse_line(line: bytes, calls: dict[bytes, Signature]) -> EventText:
-    """Return the event in one line that `event_line` made.
+def _event_at(data: bytes, start: int, end: int, calls: dict[bytes, Signature]) -> EventText:
+    """Return the event of a line that `event_line` made.
 
     Args:
-        line: the line.
+        data: the file.
+        start: where the line begins.
+        end: where it ends.
         calls: the signatures met so far by their text up to the body_hash; added to.
 
     Raises:
         ValueError, LookupError, TypeError: the line has another layout.
     """
-    start = line.index(_SIGNATURE) + len(_SIGNATURE)
-    at_hash = line.index(_BODY_HASH, start)
-    at_result = line.index(_RESULT, at_hash)
-    text = line[start:at_hash]
+    at_signature = data.index(_SIGNATURE, start, end) + len(_SIGNATURE)
+    at_hash = data.index(_BODY_HASH, at_signature, end)
+    text = data[at_signature:at_hash]
     call = calls.get(text)
     if call is None:
         call = calls[text] = _call(orjson.loads(text + b"}"))
-    hash_start = at_hash + len(_BODY_HASH) + 1
-    hash_end = line.index(b'"', hash_start)
-    if (
-        not line.startswith((b'"}, "arguments": ', b'"}, "result": '), hash_end)
-        or not line.startswith(b'{"eid": ')
-        or not line.endswith(b"}}")
+    after_hash = data.index(b'"', at_hash + len(_BODY_HASH) + 1, end)
+    data.index(_RESULT, after_hash, end)
+    if not (
+        data.startswith(_LINE, start)
+        and data.startswith(_AFTER_HASH, after_hash)
+        and data.endswith(b"}}", start, end)
     ):
         raise ValueError("not an event line")
-    return EventText(int(line[8 : line.index(b",", 8)]), call, line, at_result + len(_RESULT))
+    number = data[start + len(_LINE) : data.index(b",", start, end)]
+    return EventText(int(number), call, data, start, end)
 
 
 def _call(signature: dict[str, Any]) -> Signature:
@@ -260,23 +277,15 @@ def _parse_whole(data: bytes, path: str) -> Document:
             path=path,
         ) from None
     check_header(document, path)
-    raw_events = document.get("events", [])
+    raw_events = document.get("events")
     if not isinstance(raw_events, list):
-        raise _damaged(path, "events", "is not a list")
-    events = [_event(raw, f"events[{number}]", path) for number, raw in enumerate(raw_events)]
-    lines = [
-        event_line(
-            text.eid,
-            _milliseconds(raw, "start_offset_ms"),
-            _milliseconds(raw, "duration_ms"),
-            text.signature,
-            text.arguments,
-            text.result,
-        )
-        for text, raw in zip(events, raw_events, strict=True)
+        raise _damaged(path, "events", "is not there, or is not a list")
+    calls: dict[bytes, Signature] = {}
+    events = [
+        _event(raw, f"events[{number}]", path, calls) for number, raw in enumerate(raw_events)
     ]
     header = {key: value for key, value in document.items() if key != "events"}
-    return Document(header, events, lines)
+    return Document(header, events)
 
 
 def check_header(header: object, path: str) -> None:
@@ -326,11 +335,13 @@ def _refuse_foreign(header: dict[str, Any], path: str) -> None:
         )
 
 
-def _event(raw: Any, place: str, path: str) -> EventText:
+def _event(raw: Any, place: str, path: str, calls: dict[bytes, Signature]) -> EventText:
     try:
         signature = raw["signature"]
-        text = EventText(
+        line = event_line(
             int(raw["eid"]),
+            _milliseconds(raw, "start_offset_ms"),
+            _milliseconds(raw, "duration_ms"),
             Signature(
                 str(signature["lib"]),
                 str(signature["method"]),
@@ -341,11 +352,12 @@ def _event(raw: Any, place: str, path: str) -> EventText:
             dumps(raw["arguments"]) if raw.get("arguments") is not None else None,
             dumps(raw["result"]),
         )
+        event = _event_at(line, 0, len(line), calls)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, place, f"is damaged ({type(error).__name__}: {error})") from None
     if not isinstance(raw["result"], dict):
         raise _damaged(path, f"{place}.result", "is not an object")
-    return text
+    return event
 
 
 def _milliseconds(raw: dict[str, Any], key: str) -> float:

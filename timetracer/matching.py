@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import bson
 
@@ -64,8 +64,7 @@ class Recorded(Protocol):
     def recorded_document(self) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """An event that answers a call, and why.
 
     Attributes:
@@ -113,6 +112,8 @@ def filter_keys(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     wanted = arguments.get("filter")
     if wanted is None:
         return ()
+    if type(wanted) is dict and len(wanted) == 1:
+        return (str(next(iter(wanted))),)
     if isinstance(wanted, Mapping):
         return tuple(sorted(str(key) for key in wanted))
     return ("_id",)

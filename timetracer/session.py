@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar, cast
 
 from timetracer import document, runs, takes
@@ -373,6 +374,7 @@ class _Wide:
 
 _UNDECIDED = _Pass()
 _wide = _Wide(_UNDECIDED)
+_deciding = RLock()
 
 
 def current() -> Session | Exchange | _Pass | None:
@@ -401,15 +403,19 @@ def set_default(config: TraceConfig | None, *, serves_requests: bool = False) ->
 
 def _decide() -> Session | None:
     # Looked at when the first call comes, so that a script may set the environment until then.
-    try:
-        session = open_process(resolve(_wide.default))
-    except TimetracerError as error:
-        logger.error("timetracer is off: %s", error)
-        session = None
-    _wide.own = session
-    if _wide.session is _UNDECIDED:
-        _wide.session = session
-    return session
+    # The driver's threads may ask at the same moment, and only one may open the session.
+    with _deciding:
+        if _wide.session is not _UNDECIDED:
+            return cast("Session | None", _wide.session)
+        try:
+            session = open_process(resolve(_wide.default))
+        except TimetracerError as error:
+            logger.error("timetracer is off: %s", error)
+            session = None
+        _wide.own = session
+        if _wide.session is _UNDECIDED:
+            _wide.session = session
+        return session
 
 
 def open_process(config: TraceConfig) -> Session | None:
@@ -479,6 +485,8 @@ def reset_process() -> None:
 def _after_fork() -> None:
     """A child's calls are its own: it opens its own session at its first call, and never writes
     what its parent recorded."""
+    global _deciding
+    _deciding = RLock()  # another thread of the parent may have held it
     parent = _wide.explicit
     _wide.own = None
     _wide.session = _UNDECIDED

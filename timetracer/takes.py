@@ -21,12 +21,17 @@ from timetracer.stores import Store, split_suffix, write_alone
 _RECORD = "take"
 _REPLAY = "replay"
 
+_reached: dict[tuple[str, str], int] = {}
+"""The last take that this process claimed, by run and stem: the next claim begins behind it."""
+
 
 def claim_take(store: Store, stem: str, suffix: str) -> str:
     """Return the name of this run's next take, claimed for the caller."""
-    take = 1
+    counted = (runs.run_label(), store.locate(stem))
+    take = _reached.get(counted, 0) + 1
     while not runs.claim(_RECORD, _claimed(store, stem, take)):
         take += 1
+    _reached[counted] = take
     return take_name(stem, take, suffix)
 
 

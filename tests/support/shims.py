@@ -1,7 +1,8 @@
 """What bash finds first when a document's shell blocks run: `python`, `curl`, `docker` and `pip`.
 
-Each does what the reader's own would do, as far as a document needs it; see COMMANDS in snippets.py.
-Run as `python shims.py NAME ARGUMENTS...`, with what it needs to know in STORY_ variables.
+Each does what the reader's own would do, as far as a document needs it; see COMMANDS in
+snippets.py. Run as `python -m tests.support.shims NAME ARGUMENTS...`, with what it needs to know
+in STORY_ variables.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def pip(arguments: list[str]) -> int:
         return fail(f"no installation: {arguments}")
     for wanted in arguments[1:]:
         name, _, extras = wanted.rstrip("]").partition("[")
-        missing = [extra for extra in extras.split(",") if extra and f"\n{extra} = [" not in project]
+        named = [extra for extra in extras.split(",") if extra]
+        missing = [extra for extra in named if f"\n{extra} = [" not in project]
         if missing or name not in (".", "-e", "tomli"):
             return fail(f"pip install {wanted}: only the checkout can be installed, {missing}")
     return 0

@@ -1,8 +1,8 @@
 """Runs the code blocks of a document as a reader would: in order, in one directory, for real.
 
 Python blocks are saved (under the name in their first comment, `# app.py`) and run, or handed to
-pytest where they hold tests; shell blocks go to bash; JSON blocks are loaded as cassettes; TOML ones
-as settings. What the reader has and the runner does not is in the tables here, and only here:
+pytest where they hold tests; shell blocks go to bash; JSON blocks are loaded as cassettes, TOML
+blocks as settings. What the reader has and the runner has not is in the tables here, and only here:
 `STANDS_FOR` (addresses), `COMMANDS` (programs that bash finds first), `SUPPLIED` (what a block
 lacks).
 """
@@ -26,7 +26,8 @@ from tests.support.server import Server, free_port, start_server
 from timetracer.cassette import Cassette
 from timetracer.config import resolve
 
-SHIMS = Path(__file__).resolve().parent / "shims.py"
+SHIMS = "tests.support.shims"
+PLUGIN = "timetracer.integrations.pytest"
 SECONDS = 90
 RUN_LANGUAGES = ("python", "bash", "json", "toml")
 """Blocks in other languages, such as "text", are read and not run."""
@@ -80,11 +81,6 @@ SUPPLIED: tuple[Supplied, ...] = (
         "seeded data: a user",
         before=f'python -c "{SEED}'
         "client.shop.users.insert_one({'_id': '123', 'name': 'Alice'})\"\n",
-    ),
-    Supplied(
-        "docs/flask.md",
-        "curl http://localhost:5000/products/unknown",
-        "seeded failure: nothing; the request was never recorded, so its answer is a 500",
     ),
     Supplied(
         "docs/configuration.md",
@@ -216,8 +212,8 @@ class Story:
             self._section = block.section
             self._forget_stopped_server()
         rows = supplied_for(block)
-        before, after = ("".join(getattr(row, part) for row in rows) for part in ("before", "after"))
-        text = before + block.text + after
+        before = "".join(row.before for row in rows)
+        text = before + block.text + "".join(row.after for row in rows)
         runner = getattr(self, f"_run_{block.language}")
         runner(block, text)
 
@@ -273,7 +269,7 @@ class Story:
             (private / "bin").mkdir(parents=True)
             for name in COMMANDS:
                 shim = private / "bin" / name
-                shim.write_text(f'#!/bin/sh\nexec "$STORY_PYTHON" "{SHIMS}" {name} "$@"\n')
+                shim.write_text(f'#!/bin/sh\nexec "$STORY_PYTHON" -m {SHIMS} {name} "$@"\n')
                 shim.chmod(0o755)
         return private
 
@@ -284,9 +280,8 @@ class Story:
                 text = text.replace(address, self.uri)
             text = text.replace("MongoClient()", f"MongoClient({self.uri!r})")
         text = text.replace("localhost:5000", f"127.0.0.1:{self.port}")
-        return re.sub(r"\bapp\.run\(", f"app.run(host='127.0.0.1', port={self.port}, ", text).replace(
-            'port=int(os.environ.get("PORT", "5000"))', ""
-        )
+        text = text.replace('port=int(os.environ.get("PORT", "5000"))', "")
+        return text.replace("app.run(", f"app.run(host='127.0.0.1', port={self.port}, ")
 
     def write(self, name: str, text: str) -> Path:
         """Save a file, addresses in it replaced by what they stand for."""
@@ -328,7 +323,7 @@ class Story:
             "STORY_ROOT": str(ROOT),
             "STORY_CURL": shutil.which("curl") or "",
             "STORY_SERVER": str(self._server.pid) if self._server is not None else "",
-            "PYTEST_ADDOPTS": None if _plugin_is_installed() else "-p timetracer.integrations.pytest",
+            "PYTEST_ADDOPTS": None if _plugin_is_installed() else f"-p {PLUGIN}",
             "MONGODB_URI": None,
             "PYTHONUNBUFFERED": "1",
         }
@@ -356,7 +351,7 @@ def _is_application(text: str) -> bool:
 
 def _plugin_is_installed() -> bool:
     found = importlib.metadata.entry_points(group="pytest11")
-    return any(entry.value == "timetracer.integrations.pytest" for entry in found)
+    return any(entry.value == PLUGIN for entry in found)
 
 
 def unsupplied() -> Iterator[Supplied]:

@@ -13,7 +13,7 @@ from werkzeug.routing.converters import BaseConverter
 
 from timetracer.config import TraceConfig
 from timetracer.integrations import wsgi
-from timetracer.integrations.request import RequestTrace
+from timetracer.integrations.request import RequestTrace, harmless
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -68,6 +68,7 @@ class TimeTracerMiddleware(wsgi.TimeTracerMiddleware):
         set_so = app.config["PROPAGATE_EXCEPTIONS"]
         return bool(app.testing or app.debug if set_so is None else set_so)
 
+    @harmless
     def _note_miss(self, sender: Flask, exception: BaseException, **_: Any) -> None:
         trace = request.environ.get(wsgi.TRACE_KEY)
         if isinstance(trace, RequestTrace) and not _has_error_page(sender):

@@ -42,15 +42,15 @@ _MAX_DEPTH = 64
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def _harmless(method: _Method) -> _Method:
-    """The same method; what goes wrong in it is logged, and is nobody else's trouble."""
+def harmless(method: _Method) -> _Method:
+    """Return the same method; what goes wrong in it is logged, and stops no request."""
 
     @functools.wraps(method)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
         except Exception:
-            logger.exception("timetracer: cannot %s a request", method.__name__)
+            logger.exception("timetracer: %s of a request failed", method.__name__.strip("_"))
             return None
 
     return guarded  # type: ignore[return-value]
@@ -252,11 +252,6 @@ class RequestTrace:
         self._written = -1
         self._may_grow = False
 
-    @property
-    def completed(self) -> bool:
-        """Whether the response has passed wholly, or the application failed."""
-        return self._completed
-
     def current(self) -> AbstractContextManager[Session]:
         """Make the request's session the one that driver calls in the block belong to."""
         return self.session.entered()
@@ -272,7 +267,7 @@ class RequestTrace:
             link = link.__cause__ or link.__context__
         return link
 
-    @_harmless
+    @harmless
     def responding(self, status: int, headers: Headers) -> None:
         """Note how the response begins.
 
@@ -286,14 +281,14 @@ class RequestTrace:
         self.response_body.content_type = known.get("content-type", "")
         self.response_body.encoding = known.get("content-encoding", "").lower()
 
-    @_harmless
+    @harmless
     def failed(self, error: BaseException) -> None:
         """Note that an exception left the application, and write what was recorded."""
         self._error = type(error).__name__
         self._written = -1
         self.complete()
 
-    @_harmless
+    @harmless
     def complete(self) -> None:
         """Note that the response has passed wholly, and write what was recorded.
 
@@ -307,7 +302,7 @@ class RequestTrace:
         self.response_body.ended = True
         self._write(failed=False)
 
-    @_harmless
+    @harmless
     def close(self, *, interrupted: bool = False) -> None:
         """Write what came after the response, such as calls made while it was closed.
 
@@ -501,5 +496,6 @@ __all__ = [
     "RequestTrace",
     "answer_naming",
     "decoded",
+    "harmless",
     "open_trace",
 ]

@@ -34,7 +34,7 @@ logger = logging.getLogger("timetracer")
 TRACE_KEY = "timetracer.trace"
 """Where the WSGI environment holds the request's trace."""
 
-_END = object()
+_END: Any = object()
 
 
 class TimeTracerMiddleware:
@@ -206,6 +206,7 @@ class _Exchange:
         self.trace = trace
         self._environ = environ
         self._start_response = start_response
+        self._started = False
         self._expected: int | None = None
         self.answer: bytes | None = None
         self.passed = 0
@@ -220,15 +221,18 @@ class _Exchange:
         except BaseException:
             self.trace.close(interrupted=True)
             raise
-        if hasattr(result, "__len__") and self.answer is None:
-            return _SizedBody(self, result)
+        size = _size(result)
+        if size is not None and self.answer is None:
+            return _SizedBody(self, result, size)
         return _Body(self, result)
 
-    def _start(self, status: str, headers: Any, *exc_info: Any) -> Any:
+    def _start(self, status: str, headers: Any, exc_info: Any = None) -> Any:
         miss = self.trace.unanswered
         if miss is not None and status.startswith("500"):
             status, headers, self.answer = self._naming(miss, headers)
-        write = self._start_response(status, headers, *exc_info)
+        # A server may take no third argument where there is no exception.
+        write = self._start_response(status, headers, *([exc_info] if exc_info else []))
+        self._started = True
         self.trace.responding(_status_code(status), headers)
         self._expected = _declared_length(headers)
 
@@ -262,30 +266,39 @@ class _Exchange:
         if miss is None or self.passed or self._middleware.propagates(error):
             raise error
         status, headers, body = self._naming(miss, ())
-        # The server refuses this, by raising the error, if the headers are sent already.
-        self._start_response(status, headers, sys.exc_info())
+        # The server refuses a second start, by raising the error, if it sent the first one.
+        again = [sys.exc_info()] if self._started else []
+        self._start_response(status, headers, *again)
         return body
 
 
+def _size(result: Any) -> int | None:
+    try:
+        return len(result)
+    except Exception:  # most results have no length, and some refuse to tell it
+        return None
+
+
 def _status_code(status: str) -> int:
-    code = status.partition(" ")[0]
+    code = str(status).partition(" ")[0]
     return int(code) if code.isascii() and code.isdigit() else 500
 
 
 def _declared_length(headers: Any) -> int | None:
-    texts = [value for name, value in headers if name.lower() == "content-length"]
+    texts = [str(value) for name, value in headers if name.lower() == "content-length"]
     return int(texts[0]) if texts and texts[0].isascii() and texts[0].isdigit() else None
 
 
 class _Body:
     """What the application returned, step by step, with its session current in each."""
 
-    def __init__(self, exchange: _Exchange, result: Any) -> None:
+    def __init__(self, exchange: _Exchange, result: Any, size: int = -1) -> None:
         self._exchange = exchange
         self._trace = exchange.trace
         self._result = result
         self._chunks: Iterator[bytes] | None = None
-        self._to_come = len(result) if hasattr(result, "__len__") else -1
+        self._size = size
+        self._to_come = size
         self._closed = False
         self._answered = False
 
@@ -342,4 +355,4 @@ class _SizedBody(_Body):
     """The same for a list or tuple: a server may set Content-Length for one that has one item."""
 
     def __len__(self) -> int:
-        return len(self._result)
+        return self._size

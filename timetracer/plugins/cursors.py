@@ -180,7 +180,7 @@ def recorded_cursor(result: dict[str, Any]) -> Recorded:
     if cursor is None and isinstance(data, dict):
         explained, data = json_to_bson(data), []
     cursor = cursor or {}
-    documents = [json_to_bson(document) for document in data or []]
+    documents = data or []
     sizes = cursor.get("batches") or [len(documents)]
     arrays, start = [], 0
     for size in sizes:
@@ -201,11 +201,9 @@ def recorded_cursor(result: dict[str, Any]) -> Recorded:
     )
 
 
-def _array(documents: list[bytes]) -> bytes:
-    elements = b"".join(
-        b"\x03%d\x00%b" % (number, document) for number, document in enumerate(documents)
-    )
-    return (len(elements) + 5).to_bytes(4, "little") + elements + b"\x00"
+def _array(documents: list[Json]) -> bytes:
+    # As the only field of a document: one encoding for all of them, not one for each.
+    return json_to_bson({"": documents})[len(b"\0\0\0\0\x04\0") : -1]
 
 
 def _embedded(name: bytes, document: bytes) -> bytes:

@@ -153,7 +153,7 @@ def get_topology(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """`_get_topology`: never opened in replay; opened anew once replay is over."""
     session = replaying(clients.lib_of(client))
     if session is None:
-        if getattr(client, _OFFLINE, None) is not None:
+        if vars(client).get(_OFFLINE) is not None:
             delattr(client, _OFFLINE)
             client._init_background()
         return wrapped(*args, **kwargs)
@@ -168,7 +168,10 @@ async def _awaited(value: Any) -> Any:
 
 def select_servers(wrapped: Any, topology: Any, args: Any, kwargs: Any) -> Any:
     """`Topology.select_servers`: among the recorded servers, without waiting."""
-    session = replaying(_lib_of(topology))
+    state = current()
+    if not isinstance(state, Session) or not state.only_replays:
+        return wrapped(*args, **kwargs)  # before it is looked up whose the topology is
+    session = _only_replays(state, _lib_of(topology))
     if session is None:
         return wrapped(*args, **kwargs)
     bound = inspect.signature(wrapped).bind(*args, **kwargs).arguments

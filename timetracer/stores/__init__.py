@@ -6,7 +6,7 @@ Its suffix says whether the bytes lie compressed; callers always see them uncomp
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 SUFFIXES = {"none": ".json", "gzip": ".json.gz"}
@@ -20,8 +20,15 @@ class PartialFile(Protocol):
     def path(self) -> str:
         """Where it lies, for messages."""
 
+    @property
+    def size(self) -> int:
+        """How many bytes it holds: the offset of what is written next."""
+
     def write(self, data: bytes) -> None:
         """Append `data` whole; raises CassetteWriteError."""
+
+    def lines(self, offset: int = 0) -> Iterator[bytes]:
+        """Its whole lines from `offset` on, without their ends."""
 
     def close(self) -> None:
         """Close it and leave it where it is; more than once does no harm."""
@@ -56,6 +63,9 @@ class Store(Protocol):
 
     def open_partial(self, name: str) -> PartialFile:
         """Open `name` for appending; its bytes are kept as they come, never compressed."""
+
+    def adopt_partial(self, name: str) -> PartialFile | None:
+        """Open a partial file that a process left which has ended; None while one has it open."""
 
 
 def split_suffix(name: str) -> tuple[str, str]:

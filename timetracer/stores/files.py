@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import time
+import weakref
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,11 @@ from timetracer.errors import (
     StrPath,
 )
 from timetracer.stores import SUFFIXES, PartialFile, split_suffix
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be renamed instead
+    fcntl = None  # type: ignore[assignment]
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_SUFFIX = SUFFIXES["gzip"]
@@ -50,6 +56,7 @@ OTHER_REMEDY = "Set cassette_dir (TIMETRACER_CASSETTE_DIR) to a directory that c
 _TEMPORARY = re.compile(r"\.timetracer-\d+-\d+\.tmp")
 _numbers = itertools.count(1)
 _swept: set[Path] = set()
+_open_partials: weakref.WeakSet[AppendedFile] = weakref.WeakSet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +187,35 @@ class FileStore:
         except OSError as error:
             raise _write_error(self.locate(name), error) from error
 
+    def adopt_partial(self, name: str) -> PartialFile | None:
+        """Open a partial file that a process left which has ended.
+
+        The lock that its writer holds ends with the writer, however that ends.
+
+        Returns:
+            The file; None while a process has it open, or where there is none.
+
+        Raises:
+            CassettePathError: the name leaves the directory.
+            CassetteWriteError: the file cannot be opened.
+        """
+        path = self._path(name)
+        try:
+            if fcntl is None:
+                os.rename(path, path)
+            file = open(path, "r+b", buffering=0)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if fcntl is None:
+                return None
+            raise _write_error(self.locate(name), error, "recovered") from error
+        if not _lock(file) or not _is_same(file, path):
+            file.close()
+            return None
+        file.seek(0, os.SEEK_END)
+        return AppendedFile(self.locate(name), file)
+
     def _path(self, name: str) -> Path:
         parts = _checked(name).split("/")
         hostile = "\\" in name or re.match(r"[A-Za-z]:", name) or {"", ".", ".."} & set(parts)
@@ -227,24 +263,53 @@ class AppendedFile:
         self._path = path
         self._full_path = os.path.abspath(path)
         self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+        _lock(file)
+        _open_partials.add(self)
 
     @property
     def path(self) -> str:
         """Where it lies, for messages."""
         return self._path
 
+    @property
+    def size(self) -> int:
+        """How many bytes it holds."""
+        return self._size
+
     def write(self, data: bytes) -> None:
-        """Append `data` whole.
+        """Append `data` whole, or nothing of it.
 
         Raises:
-            CassetteWriteError: the disk is full, ...; a part of `data` may be in the file.
+            CassetteWriteError: the disk is full, ...
         """
         rest = memoryview(data)
         try:
             while rest:
                 rest = rest[self._file.write(rest) or 0 :]
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
             raise _write_error(self._path, error) from error
+        self._size += len(data)
+
+    def lines(self, offset: int = 0) -> Iterator[bytes]:
+        """Yield the whole lines from `offset` on, without their ends.
+
+        Raises:
+            CassetteWriteError: the file cannot be read.
+        """
+        left = self._size - offset
+        try:
+            with open(self._full_path, "rb") as file:
+                file.seek(offset)
+                for line in file:
+                    left -= len(line)
+                    if left < 0 or not line.endswith(b"\n"):
+                        return
+                    yield line[:-1]
+        except OSError as error:
+            raise _write_error(self._path, error, "read") from error
 
     def close(self) -> None:
         """Close the file and leave it where it is."""
@@ -252,11 +317,43 @@ class AppendedFile:
 
     def discard(self) -> None:
         """Close the file and remove it."""
-        self.close()
+        # Removed before the lock on it ends, so that nobody takes it for an abandoned one.
+        if fcntl is None:
+            self.close()
         try:
             Path(self._full_path).unlink(missing_ok=True)
         except OSError as error:
             raise _write_error(self._path, error, "removed") from error
+        finally:
+            self.close()
+
+
+def _lock(file: io.FileIO) -> bool:
+    """Take the lock that tells that a process has the file open; False where another has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_same(file: io.FileIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except OSError:
+        return False
+
+
+def _close_partials() -> None:
+    """In a forked child: let go of the parent's files, so that their locks end with the parent."""
+    for partial in list(_open_partials):
+        partial.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_partials)
 
 
 def _checked(text: str) -> str:
