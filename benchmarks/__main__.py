@@ -40,7 +40,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("calls", lambda uri, size, rounds: pass_through(size, rounds), 100_000, 9),
-    Benchmark("calls", recording, 300, 21),
+    Benchmark("calls", recording, 200, 15),
     Benchmark("calls", replayed_find_one, 500, 15),
     Benchmark("find", replayed_find, 10_000, 9),
     Benchmark("events", lambda uri, size, rounds: many_events(size, rounds), 100_000, 3),

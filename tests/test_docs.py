@@ -33,9 +33,11 @@ def story(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Story]:
 @pytest.mark.parametrize("story", DOCUMENTS, indirect=True)
 def test_the_blocks_of_a_document_work_one_after_the_other(story: Story) -> None:
     try:
+        before = ""
         for block in snippets.blocks_of(story.document):
-            if block.language in snippets.RUN_LANGUAGES:
+            if block.language in snippets.RUN_LANGUAGES or before == "bash":
                 story.run(block)
+            before = block.language
     except ServerMissing as missing:
         pytest.skip(str(missing))
     assert_equal_requests_have_equal_answers(story)

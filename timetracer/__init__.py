@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from timetracer.config import TraceConfig
-from timetracer.errors import (
-    CassetteError,
-    ConfigError,
-    MissError,
-    SessionError,
-    TimetracerError,
-)
-from timetracer.session import use_cassette
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from timetracer.config import TraceConfig
+    from timetracer.errors import (
+        CassetteError,
+        ConfigError,
+        MissError,
+        SessionError,
+        TimetracerError,
+    )
+    from timetracer.session import use_cassette
 
 __all__ = [
     "CassetteError",
@@ -21,3 +25,14 @@ __all__ = [
     "TraceConfig",
     "use_cassette",
 ]
+
+_HOMES = {"TraceConfig": "config", "use_cassette": "session"}
+"""Where a public name is defined; any other is in errors."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: every start of pytest imports this package."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = import_module(f"{__name__}.{_HOMES.get(name, 'errors')}")
+    return globals().setdefault(name, getattr(home, name))

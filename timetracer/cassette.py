@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from timetracer import document
 from timetracer.codec import blank_volatile, dumps, from_json
 from timetracer.driver import Outcome
-from timetracer.errors import NotCapturedError
+from timetracer.errors import NotCapturedError, TimetracerError
 from timetracer.matching import Index, Match, filter_keys, key_to_json
 from timetracer.model import Call, Json, Signature
 from timetracer.recovery import Spool
@@ -102,7 +102,7 @@ class Event:
     def arguments(self) -> Json:
         """Return the recorded arguments, a fresh JSON value; None where none were kept."""
         text = self._text.arguments
-        return text and document.part(text, self.cassette.path, self.eid, "arguments")
+        return text and document.arguments_of(text, self.cassette.path, self.eid)
 
     def result(self) -> dict[str, Any]:
         """Return the event's `result`, a fresh JSON value with bound placeholders filled in.
@@ -111,12 +111,12 @@ class Event:
             CassetteFormatError: its text is damaged.
         """
         text = self._text.result
-        value = document.part(text, self.cassette.path, self.eid, "result")
+        value = document.result_of(text, self.cassette.path, self.eid)
         if self._redacted is None:
             self._redacted = self.redacted and has_placeholders(text)
         if self._redacted:
             value = substitute(value, self.cassette.bindings())
-        return value  # type: ignore[no-any-return]
+        return value
 
     def body(self) -> Any:
         """Return what `result.body.data` holds, as JSON.
@@ -218,6 +218,25 @@ class Cassette:
     def nearest(self, call: Call) -> Any:
         """Return the event nearest to a call that missed, with the fields that differ."""
         return self._index.nearest(call)
+
+
+class Unreadable:
+    """Stands in for a cassette that cannot be opened: each call learns why, and none is made."""
+
+    header: Mapping[str, Json] = {}
+    events: tuple[Event, ...] = ()
+    unused: tuple[Event, ...] = ()
+
+    def __init__(self, error: TimetracerError) -> None:
+        self._error = error
+
+    def take(self, call: Call, *, reads: bool = False) -> Match | None:
+        """Raise what opening the cassette raised."""
+        raise self._error
+
+    def nearest(self, call: Call) -> Any:
+        """Return None: nothing is near."""
+        return None
 
 
 # ------------------------------------------------------------------------------------- recorded

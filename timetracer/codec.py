@@ -266,7 +266,7 @@ def _blank(match: re.Match[bytes]) -> bytes:
 
 
 def _dump_dict(value: dict[Any, Any], path: Path, depth: int) -> Json:
-    escaped = not _TAG_NAMES.isdisjoint(value)
+    escaped = not TAG_NAMES.isdisjoint(value)
     inner = depth + (2 if escaped else 1)
     key = id(value)
     if key in path:
@@ -456,7 +456,7 @@ def _dump_bson(raw: bytes, path: Path, depth: int) -> Json:
 
 def _tag_dict(document: dict[str, Any], path: Path, depth: int) -> Json:
     # As _dump_dict, in place: what bson decoded is ours, has no cycles and only UTF-8 text.
-    escaped = not _TAG_NAMES.isdisjoint(document)
+    escaped = not TAG_NAMES.isdisjoint(document)
     inner = depth + (2 if escaped else 1)
     if inner > DEEPEST_LEVEL:
         return _raw_value(document)
@@ -540,7 +540,7 @@ def _load(value: Json, loaders: Loaders) -> Any:
 
 
 def _load_dict(value: dict[str, Any], loaders: Loaders) -> Any:
-    if not _TAG_NAMES.isdisjoint(value):
+    if not TAG_NAMES.isdisjoint(value):
         return _load_tag(value, loaders)
     return _load_fields(value, loaders)
 
@@ -582,7 +582,7 @@ def _load_tag(value: dict[str, Any], loaders: Loaders) -> Any:
     elif value.keys() == {"$code", "$scope"}:
         name, held = "$code", (value["$code"], value["$scope"])
     else:
-        name = next(key for key in value if key in _TAG_NAMES)
+        name = next(key for key in value if key in TAG_NAMES)
         raise CodecError(
             f"{name} stands beside other keys; a document that has a field of this name is"
             ' written {"$escaped": {...}}'
@@ -829,7 +829,7 @@ TAGS = (
     Tag("$redacted", _refuse_redacted),
 )
 
-_TAG_NAMES = frozenset(tag.name for tag in TAGS)
+TAG_NAMES = frozenset(tag.name for tag in TAGS)
 _LOADERS: Loaders = {tag.name: tag.load for tag in TAGS}
 _LOADERS_FOR_BSON: Loaders = {
     **_LOADERS,

@@ -38,6 +38,7 @@ _ARGUMENTS = b', "arguments": '
 _RESULT = b', "result": '
 _BODY_HASH = b',"body_hash":'
 _LINE = b'{"eid": '
+_OBJECT_OR_NONE = (dict, type(None))
 _AFTER_HASH = (b'"}' + _ARGUMENTS, b'"}' + _RESULT)
 
 
@@ -297,7 +298,9 @@ def check_header(header: object, path: str) -> None:
     """
     if not isinstance(header, dict) or "schema_version" not in header:
         raise CassetteFormatError(
-            f"{path} is JSON, but not a cassette: it has no schema_version.", path=path
+            f"{path} is JSON, but not a cassette: it has no schema_version. Name another file, or "
+            "restore it from version control.",
+            path=path,
         )
     _refuse_foreign(header, path)
     version = str(header["schema_version"])
@@ -365,16 +368,36 @@ def _milliseconds(raw: dict[str, Any], key: str) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def part(text: bytes, path: str, eid: int, what: str) -> Any:
-    """Return the parsed arguments or result of an event.
+def arguments_of(text: bytes, path: str, eid: int) -> dict[str, Any]:
+    """Return the parsed arguments of an event.
 
     Raises:
         CassetteFormatError: the text is damaged.
     """
+    return _object(text, path, f"event {eid}, arguments,")
+
+
+def result_of(text: bytes, path: str, eid: int) -> dict[str, Any]:
+    """Return the parsed result of an event, whose `body` is an object or None.
+
+    Raises:
+        CassetteFormatError: the text is damaged.
+    """
+    result = _object(text, path, f"event {eid}, result,")
+    for key in ("body", "cursor", "error"):
+        if not isinstance(result.get(key), _OBJECT_OR_NONE):
+            raise _damaged(path, f"event {eid}, result.{key},", "is not an object")
+    return result
+
+
+def _object(text: bytes, path: str, place: str) -> dict[str, Any]:
     try:
-        return loads(text)
+        value = loads(text)
     except CodecError as error:
-        raise _damaged(path, f"event {eid}, {what},", f"is damaged ({error})") from None
+        raise _damaged(path, place, f"is damaged ({error})") from None
+    if not isinstance(value, dict):
+        raise _damaged(path, place, "is not an object")
+    return value
 
 
 def _damaged(path: str, place: str, what: str) -> CassetteFormatError:

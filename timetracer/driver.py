@@ -54,6 +54,7 @@ class Exchange:
         payload: the last reply of the server, as BSON bytes; None where none was seen.
         sealed: whether replies are ciphertext, of automatic encryption, and not to be kept.
         lacking_id: caller's documents that had no `_id` before the call.
+        client: the client that makes the call; known once it is made.
     """
 
     row: MethodRow
@@ -63,6 +64,7 @@ class Exchange:
     payload: bytes | None = None
     sealed: bool = False
     lacking_id: tuple[Any, ...] = ()
+    client: Any = None
 
 
 class Reply(Protocol):

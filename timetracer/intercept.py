@@ -48,7 +48,7 @@ class Plugin(Protocol):
     def keep_error(self, exchange: Exchange, error: Exception) -> Outcome:
         """Take a snapshot of an exception."""
 
-    def raise_recorded(self, event: Any) -> None:
+    def raise_recorded(self, exchange: Exchange, event: Any) -> None:
         """Raise the exception that the event recorded, if it did."""
 
 
@@ -226,7 +226,7 @@ def _begin(
 
 def _give(exchange: Exchange, plugin: Plugin, event: Any) -> Any:
     plugin.replaying(exchange, event)
-    plugin.raise_recorded(event)
+    plugin.raise_recorded(exchange, event)
     return exchange.row.reply.give(exchange, event)
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import bson
 
 from timetracer.codec import (
+    TAG_NAMES,
     CodecError,
     bson_to_json,
     dumps,
@@ -99,12 +100,17 @@ def key_to_json(key: bytes) -> Json:
     return loads(key[5:]) if key.startswith(b"json:") else bson_to_json(key)
 
 
-def key_of_json(arguments: Json) -> bytes:
-    """Return the key of arguments that a cassette holds."""
+def key_of_json(arguments: Json, text: bytes) -> bytes:
+    """Return the key of arguments that a cassette holds.
+
+    Args:
+        arguments: the arguments as JSON; used up.
+        text: the same as JSON text.
+    """
     try:
         return json_to_bson(arguments)
     except CodecError:
-        return b"json:" + dumps(arguments)
+        return b"json:" + dumps(loads(text))
 
 
 def filter_keys(arguments: Mapping[str, Any]) -> tuple[str, ...]:
@@ -127,7 +133,7 @@ class _Group:
     """The events of one method and namespace, indexed at the first call that asks for them."""
 
     events: list[Any] = field(default_factory=list)
-    exact: dict[bytes, deque[Any]] = field(default_factory=dict)
+    exact: dict[bytes, list[Any]] = field(default_factory=dict)  # the next one is the last
     redacted: dict[tuple[_Path, ...], dict[bytes, deque[Any]]] = field(default_factory=dict)
     by_signature: dict[tuple[str, ...], deque[Any]] = field(default_factory=dict)
     last: dict[bytes, Any] = field(default_factory=dict)
@@ -195,7 +201,9 @@ class Index:
                 key = _masked_key(arguments, paths) or b""
                 masked.setdefault(key, deque()).append(event)
             else:
-                group.exact.setdefault(key_of_json(event.arguments()), deque()).append(event)
+                group.exact.setdefault(key_of_json(event.arguments(), text), []).append(event)
+        for waiting in group.exact.values():
+            waiting.reverse()
         group.ready = True
 
     def _in_order(self, event: Any) -> bool:
@@ -235,6 +243,8 @@ def _fewest(events: list[Any], asked: Json) -> tuple[Any, tuple[Difference, ...]
 def differences(recorded: Json, asked: Json, path: str = "") -> Iterator[Difference]:
     """Yield the places in which two JSON values differ, in the recorded order."""
     if isinstance(recorded, dict) and isinstance(asked, dict) and not _is_tag(recorded, asked):
+        if list(recorded) != list(asked) and recorded.keys() == asked.keys():
+            yield Difference(f"{path} (its order)".lstrip(), list(recorded), list(asked))
         for key in [*recorded, *(key for key in asked if key not in recorded)]:
             yield from differences(
                 recorded.get(key, _ABSENT), asked.get(key, _ABSENT), f"{path}.{key}".lstrip(".")
@@ -247,14 +257,20 @@ def differences(recorded: Json, asked: Json, path: str = "") -> Iterator[Differe
 
 
 def _is_tag(recorded: dict[str, Json], asked: dict[str, Json]) -> bool:
-    return any(len(value) == 1 and next(iter(value)).startswith("$") for value in (recorded, asked))
+    return any(len(value) == 1 and next(iter(value)) in TAG_NAMES for value in (recorded, asked))
 
 
 # ------------------------------------------------------------------------------------- the levels
 
 
 def _exact(index: Index, group: _Group, call: Call) -> Any:
-    return _first(index, group, call, group.exact.get(call.key))
+    waiting = group.exact.get(call.key)
+    if not waiting or not index._in_order(waiting[-1]):
+        return None
+    event = waiting.pop()
+    if index._allow_repeats:
+        group.last[call.key] = event
+    return event
 
 
 def _redacted(index: Index, group: _Group, call: Call) -> Any:
@@ -276,6 +292,8 @@ def _redacted(index: Index, group: _Group, call: Call) -> Any:
 
 
 def _by_signature(index: Index, group: _Group, call: Call) -> Any:
+    if not group.by_signature:
+        return None
     waiting = group.by_signature.get(filter_keys(call.arguments))
     for event in waiting or ():
         if index._in_order(event) and not _contradicts(event, call):
@@ -288,15 +306,6 @@ def _by_signature(index: Index, group: _Group, call: Call) -> Any:
 
 def _repeat(index: Index, group: _Group, call: Call) -> Any:
     return group.last.get(call.key)
-
-
-def _first(index: Index, group: _Group, call: Call, waiting: deque[Any] | None) -> Any:
-    if not waiting or not index._in_order(waiting[0]):
-        return None
-    event = waiting.popleft()
-    if index._allow_repeats:
-        group.last[call.key] = event
-    return event
 
 
 def _masked_key(arguments: Json, paths: tuple[_Path, ...]) -> bytes | None:

@@ -235,7 +235,7 @@ def _write(store: Store, target: str, session_id: str, spool: Spool, replace: bo
     before: list[bytes] = []
     if there is not None and spool.adds_to:
         base = document.parse(store.read(there), store.locate(there))
-        header, before = base.header, base.lines
+        header, before = base.header, [event.line for event in base.events]
     session = {**(header.get("session") or {}), **spool.session, "recovered": True}
     chunks = document.render({**header, "session": session}, chain(before, spool.lines()))
     lost = " Its last event was cut off and is left out." if spool.dropped else ""

@@ -17,6 +17,7 @@ import platform
 import random
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,17 +25,27 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar, cast
 
 from timetracer import document, runs, takes
-from timetracer.cassette import Cassette, Event, Recording
+from timetracer.cassette import (
+    Cassette,
+    Event,
+    Recording,
+    Unreadable,
+    write_failed,
+    write_succeeded,
+)
 from timetracer.codec import dumps
 from timetracer.config import MODES, Mode, TraceConfig, resolve
 from timetracer.driver import Exchange, Outcome
 from timetracer.errors import (
     CassetteError,
+    CassetteNotFoundError,
+    CassettePathError,
     ConfigError,
     MissError,
     SessionError,
@@ -43,6 +54,7 @@ from timetracer.errors import (
 )
 from timetracer.model import Call, Json, RequestRecord, ResponseRecord
 from timetracer.naming import request_stem, script_stem, take_name
+from timetracer.recovery import beside_name, open_spool, recover, tell_beside
 from timetracer.redaction import RedactionRules, Redactor
 from timetracer.stores import SUFFIXES, Store, find_latest, split_suffix, write_alone
 from timetracer.stores.files import FileStore
@@ -125,6 +137,7 @@ class Session:
         self.passthrough = frozenset(config.passthrough)
         self.recorded_at = datetime.now(timezone.utc)
         self.started = time.perf_counter()
+        self.reopen: Callable[..., Session] | None = None
         self.replays = mode.reads == "always" or (cassette is not None)
         self.only_replays = self.replays and recording is None
         self._save = save
@@ -227,6 +240,11 @@ class Session:
 
     # ---------------------------------------------------------------- begin and end
 
+    @property
+    def inherited(self) -> bool:
+        """Whether it was opened by the process that this one was forked from."""
+        return self._pid != os.getpid()
+
     @contextlib.contextmanager
     def entered(self) -> Iterator[Session]:
         """Make this the session of the calls in the block, and of what the block awaits."""
@@ -255,29 +273,49 @@ class Session:
         if not self.recording.count and not self.topologies:
             return None
         try:
-            return self._save(self, failed)
+            path = self._save(self, failed)
         except Exception as error:
-            logger.error("timetracer: %s was not written: %s", self.where, error)
+            left = self.recording.release_partial()
+            more = f"\nWhat was recorded is in {left}; the next run recovers it." if left else ""
+            write_failed(error, more)
             return None
+        write_succeeded()
+        return path
 
     def header(self) -> dict[str, Json]:
         """Return the document's keys beside the events. Asked for after the events are rendered,
         since it tells which secrets were replaced."""
         assert self.recording is not None
         redactor = self.recording.redactor
-        header: dict[str, Json] = {"session": self._session_json()}
+        base = self.cassette.header if self.cassette is not None else {}
+        header: dict[str, Json] = {**base, "session": self._session_json()}
         if self.request is not None:
             header["request"] = _redacted(redactor, "redact_request", _request_json(self.request))
         if self.response is not None:
             header["response"] = _redacted(
                 redactor, "redact_response", _response_json(self.response)
             )
-        if redactor is not None and redactor.labels:
-            header["session"]["redacted"] = dict(redactor.labels)
+        header["session"].update(self._facts())
         return header
 
+    def _facts(self) -> dict[str, Json]:
+        """Return what the header says of the session and may change until its end."""
+        assert self.recording is not None
+        redactor = self.recording.redactor
+        facts: dict[str, Json] = {}
+        if redactor is not None and redactor.labels:
+            facts["redacted"] = dict(redactor.labels)
+        if self.topologies:
+            facts["topologies"] = {**(self._base().get("topologies") or {}), **self.topologies}
+        return facts
+
+    def _base(self) -> dict[str, Json]:
+        """Return what the cassette that is added to says of its session."""
+        header = self.cassette.header if self.cassette is not None else {}
+        return header.get("session") or {}
+
     def _session_json(self) -> dict[str, Json]:
-        base = self.cassette.header.get("session") if self.cassette is not None else None
+        base = self._base()
         session: dict[str, Json] = {
             "id": self.id,
             "recorded_at": self.recorded_at.isoformat(timespec="milliseconds"),
@@ -287,19 +325,30 @@ class Session:
             "python": platform.python_version(),
             "drivers": _drivers(),
             "run": runs.run_label(),
-            "redaction": self.recording is not None and self.recording.redactor is not None,
+            "redaction": bool(base.get("redaction")) or self._redactor is not None,
         }
-        topologies = {**((base or {}).get("topologies") or {}), **self.topologies}
-        if topologies:
-            session["topologies"] = topologies
-        return session
+        return {**base, **session}
+
+    @property
+    def _redactor(self) -> Redactor | None:
+        return self.recording.redactor if self.recording is not None else None
+
+    def spill_to(self, store: Store, name: str) -> None:
+        """Have the recording grow in a partial file beside the cassette `name`."""
+        assert self.recording is not None
+        adds_to = self.cassette is not None
+        self.recording.facts = self._facts
+        self.recording.spill = lambda: open_spool(
+            store, name, self.id, self._session_json(), adds_to=adds_to
+        )
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the document's bytes."""
         assert self.recording is not None
         kept = self.cassette.lines if self.cassette is not None else []
-        lines = [*kept, *self.recording.lines()]
-        return document.render(self.header(), lines)
+        # Before the header, which tells which secrets were replaced in them.
+        added = self.recording.lines()
+        return document.render(self.header(), chain(kept, added))
 
 
 def _redacted(redactor: Redactor | None, method: str, value: Json) -> Json:
@@ -370,6 +419,7 @@ class _Wide:
     own: Session | None = None
     default: TraceConfig | None = None
     serves_requests: bool = False
+    forked: bool = False
 
 
 _UNDECIDED = _Pass()
@@ -408,7 +458,9 @@ def _decide() -> Session | None:
         if _wide.session is not _UNDECIDED:
             return cast("Session | None", _wide.session)
         try:
-            session = open_process(resolve(_wide.default))
+            block = _wide.explicit
+            inherited = block.reopen if block is not None else None
+            session = _for_child(inherited) if inherited else open_process(resolve(_wide.default))
         except TimetracerError as error:
             logger.error("timetracer is off: %s", error)
             session = None
@@ -423,17 +475,18 @@ def open_process(config: TraceConfig) -> Session | None:
     mode = MODES[config.mode]
     if mode.name == "off":
         return None
-    store, stem, suffix = _process_target(config)
-    _finish_at_exit()
-    return _open(
-        config,
-        mode,
-        store,
-        stem,
-        suffix,
-        kind="process",
-        claims=True,
-    )
+    try:
+        store, stem, suffix = _process_target(config)
+        session = _open(config, mode, store, stem, suffix, kind="process", claims=True)
+    except (CassetteError, SessionError) as error:
+        if mode.reads == "never":
+            raise
+        logger.error("timetracer: %s", error)
+        unreadable: Any = Unreadable(error)
+        return Session(config, mode, where=getattr(error, "path", "(none)"), cassette=unreadable)
+    if session.recording is not None:
+        _finish_at_exit()
+    return session
 
 
 def _process_target(config: TraceConfig) -> tuple[Store, str, str]:
@@ -447,28 +500,51 @@ def _process_target(config: TraceConfig) -> tuple[Store, str, str]:
 
 
 def _finish_at_exit() -> None:
-    _at_exit_once()
+    _at_exit_once(os.getpid())
     with contextlib.suppress(ValueError):  # only the main thread may set a handler
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _terminated)
 
 
 @functools.cache
-def _at_exit_once() -> None:
+def _at_exit_once(pid: int) -> None:
     atexit.register(_finish_process)
+    if _is_workers_process():  # which ends without running exit handlers
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _finish_process, exitpriority=0)
+
+
+def _is_workers_process() -> bool:
+    """Whether multiprocessing started this process."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
 
 
 def _terminated(number: int, frame: Any) -> None:
-    _finish_process()
     signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+    session = _wide.own
+    if session is not None and session.recording is not None and session.recording.busy:
+        # The signal may have come in the middle of recording: the program must get out of there.
+        threading.Thread(target=_finish_and_end, args=(number,), daemon=True).start()
+    else:
+        _finish_and_end(number)
 
 
-def _finish_process() -> None:
-    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+def _finish_and_end(number: int) -> None:
+    # For a server and for a worker that is no interruption, but how they are ended.
+    ordinary = _wide.serves_requests or _wide.forked or _is_workers_process()
+    try:
+        _finish_process(interrupted=not ordinary)
+    finally:
+        os.kill(os.getpid(), number)
+
+
+def _finish_process(*, interrupted: bool = False) -> None:
+    stopped = getattr(sys, "last_type", None) is KeyboardInterrupt and not _wide.serves_requests
     session, _wide.own = _wide.own, None
     if session is not None:
-        session.finish(failed=interrupted)
+        session.finish(failed=interrupted or stopped)
         if _wide.session is session:
             _wide.session = PASS
 
@@ -482,45 +558,52 @@ def reset_process() -> None:
     _wide.serves_requests = False
 
 
+def _shared_recordings() -> Iterator[Recording]:
+    """The recordings that a forked child finds in its memory."""
+    for session in (_wide.own, _wide.explicit, CURRENT.get()):
+        if isinstance(session, Session) and session.recording is not None:
+            yield session.recording
+
+
+def _before_fork() -> None:
+    for recording in _shared_recordings():
+        recording.rest()
+
+
+def _after_fork_in_parent() -> None:
+    for recording in _shared_recordings():
+        recording.go_on()
+
+
 def _after_fork() -> None:
     """A child's calls are its own: it opens its own session at its first call, and never writes
     what its parent recorded."""
     global _deciding
     _deciding = RLock()  # another thread of the parent may have held it
-    parent = _wide.explicit
+    for recording in _shared_recordings():
+        recording.abandon()
+    if isinstance(CURRENT.get(), Session):
+        CURRENT.set(None)
+    _wide.forked = True
     _wide.own = None
-    _wide.session = _UNDECIDED
-    if parent is not None:
-        _wide.explicit = _wide.session = _for_child(parent)
+    if _wide.explicit is None or _wide.explicit.mode.name != "off":
+        _wide.session = _UNDECIDED
 
 
-def _for_child(parent: Session) -> Session:
-    store, name = FileStore.for_path(parent.where)
-    stem, suffix = split_suffix(name)
-    child = _open(
-        parent.config,
-        parent.mode,
-        store,
-        stem,
-        suffix,
-        kind="process",
-        claims=True,
-        first_take=2,
-        eager=True,
-    )
-    if child.replays and child.cassette is None:
-        child.cassette = parent.cassette
-    _wide.own = child
-    _finish_at_exit()
-    with contextlib.suppress(ImportError):
-        from multiprocessing.util import Finalize
-
-        Finalize(None, _finish_process, exitpriority=0)
-    return child
+def _for_child(reopen: Callable[..., Session]) -> Session:
+    """Return the session of a child that was forked inside a block: beside the parent's."""
+    session = reopen(kind="process", claims=True, first_take=2)
+    if session.recording is not None:
+        _finish_at_exit()
+    return session
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork,
+    )
 
 
 # ------------------------------------------------------------------------------- opening
@@ -642,19 +725,29 @@ def open_file(
     """
     store, name = FileStore.for_path(path)
     stem, suffix = split_suffix(name)
-    if not suffix:
-        suffix = SUFFIXES[config.compression]
-    return _open(
-        config,
-        MODES[config.mode],
-        store,
-        stem,
-        suffix,
-        kind=kind,
-        remedy=remedy,
-        made_up_data=made_up_data,
-        missing_is_error=True,
-    )
+    if not suffix and store.exists(name):
+        raise CassettePathError(
+            f"{store.locate(name)} has no name of a cassette, which ends in "
+            f"{' or '.join(SUFFIXES.values())}.\nIf it is one: rename it.",
+            path=store.locate(name),
+        )
+    try:
+        return _open(
+            config,
+            MODES[config.mode],
+            store,
+            stem,
+            suffix or SUFFIXES[config.compression],
+            kind=kind,
+            remedy=remedy,
+            made_up_data=made_up_data,
+            missing_is_error=True,
+        )
+    except CassetteNotFoundError as error:
+        if remedy is None:
+            raise
+        told = str(error).rpartition("\n")[0]
+        raise CassetteNotFoundError(f"{told}\nTo record it: {remedy}", path=error.path) from None
 
 
 def _open(
@@ -668,10 +761,11 @@ def _open(
     remedy: str | None = None,
     claims: bool = False,
     first_take: int = 1,
-    eager: bool = False,
     made_up_data: bool = False,
     missing_is_error: bool = False,
 ) -> Session:
+    if mode.name != "off" and (kind != "request" or find_latest(store, stem) is None):
+        recover(store, stem, replace=config.accept_interrupted)
     name = _claimed_name(store, stem, suffix, mode, first_take) if claims else stem + suffix
     found = _existing(store, name, mode)
     where = store.locate(found or name)
@@ -683,9 +777,6 @@ def _open(
     recording = None
     if mode.records == "always" or (mode.records == "when_absent" and cassette is None):
         recording = _recording(config, cassette, made_up_data=made_up_data)
-        if kind != "request":
-            recording.spill = lambda: store.open_partial(f"{name}.{session.id[:8]}.partial")
-            recording.spill_events = 1 if eager else recording.spill_events
     target = found or name
 
     def save(session: Session, failed: bool) -> str | None:
@@ -701,6 +792,13 @@ def _open(
         kind=kind,
         **({"remedy": remedy} if remedy else {}),
     )
+    session.reopen = functools.partial(
+        _open, config, mode, store, stem, suffix, remedy=remedy, made_up_data=made_up_data
+    )
+    if recording is not None and kind != "request":
+        session.spill_to(store, target)
+        if _wide.forked:  # os._exit is how such a process ends: nothing of it may wait
+            recording.spill_events = 1
     return session
 
 
@@ -737,7 +835,10 @@ def _recording(
     if _redacts(config, made_up_data=made_up_data):
         labels = cassette.labels if cassette is not None else None
         redactor = Redactor(redaction_rules(config), runs.run_secret(), labels)
-    return Recording(redactor=redactor, before_record=config.before_record)
+    last = max((event.eid for event in cassette.events), default=0) if cassette is not None else 0
+    return Recording(
+        redactor=redactor, before_record=config.before_record, first_eid=last + 1
+    )
 
 
 def _redacts(config: TraceConfig, *, made_up_data: bool = False) -> bool:
@@ -765,20 +866,14 @@ def _save(
     """Write a session's cassette; beside the one that is there, if it may be worth less."""
     recording = session.recording
     assert recording is not None
-    doubtful = failed or not recording.reached_server
-    if doubtful and not session.config.accept_interrupted and store.exists(name):
-        stem, suffix = split_suffix(name)
-        beside = f"{stem}.unaccepted-{session.id[:8]}{suffix}"
+    there = find_latest(store, split_suffix(name)[0]) is not None
+    unreached = recording.count > 0 and not recording.reached_server
+    if there and (failed or unreached) and not session.config.accept_interrupted:
+        beside = beside_name(name, session.id)
         store.write(beside, session.chunks())
         recording.discard_partial()
-        reason = "was interrupted" if failed else "reached no server"
-        logger.warning(
-            "timetracer: the recording %s, so %s stays as it was; what was recorded is in %s.\n"
-            "To accept it: python -m timetracer accept %s",
-            reason,
-            store.locate(name),
-            store.locate(beside),
-            store.locate(beside),
+        tell_beside(
+            store, name, beside, "was interrupted" if failed else "reached no server"
         )
         return store.locate(beside)
     write(store, name, session.chunks())
@@ -814,12 +909,19 @@ class use_cassette:
         self, path: StrPath, mode: str | None = None, *, config: TraceConfig | None = None
     ) -> None:
         self._path = path
-        self._config = block_config(config, mode)
+        self._given = (config, mode)
         self._open: list[tuple[Session, Any]] = []
+        block_config(config, mode)  # a bad value is told here, where it is given
 
     def __enter__(self) -> Session:
         """Open the cassette and return its session."""
-        session = open_file(self._path, self._config)
+        config, mode = self._given
+        fixed = mode is not None or (config is not None and "mode" in config.given)
+        session = open_file(
+            self._path,
+            block_config(config, mode),
+            remedy=f'use_cassette("{os.fspath(self._path)}", mode="record")' if fixed else None,
+        )
         self._open.append((session, enter_block(session)))
         return session
 
@@ -838,22 +940,42 @@ class use_cassette:
         self.__exit__(kind, error, traceback)
 
     def __call__(self, function: _Function) -> _Function:
-        """Return the function with the cassette open while it runs."""
+        """Return the function with the cassette open while it runs.
+
+        Raises:
+            SessionError: it is no function whose end is the end of the block.
+        """
+        _check_function(function)
+        config, mode = self._given
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                with use_cassette(self._path, config=self._config):
+                with use_cassette(self._path, mode, config=config):
                     return await function(*args, **kwargs)
 
             return cast("_Function", awaited)
 
         @functools.wraps(function)
         def called(*args: Any, **kwargs: Any) -> Any:
-            with use_cassette(self._path, config=self._config):
+            with use_cassette(self._path, mode, config=config):
                 return function(*args, **kwargs)
 
         return cast("_Function", called)
+
+
+def _check_function(function: Any) -> None:
+    name = getattr(function, "__name__", repr(function))
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise SessionError(
+            f"use_cassette cannot decorate the generator {name}: its body runs after the call. "
+            "Write `with use_cassette(...)` in its body, or around the loop over it."
+        )
+    if inspect.isclass(function) or not callable(function) or isinstance(function, staticmethod):
+        raise SessionError(
+            f"use_cassette decorates functions, and {name} is none. Decorate its methods, below "
+            "@classmethod and @staticmethod."
+        )
 
 
 def block_config(config: TraceConfig | None, mode: str | None) -> TraceConfig:
@@ -874,13 +996,14 @@ def enter_block(session: Session) -> Any:
     """
     outer = CURRENT.get()
     state: Session | _Pass = PASS if session.mode.name == "off" else session
-    if isinstance(outer, Session):
-        if outer.kind != "request":
-            raise _overlap(outer, session)
+    if isinstance(outer, Session) and outer.kind not in ("request", "skipped"):
+        raise _overlap(outer, session)
+    if outer is not None:
         return CURRENT.set(state)
-    if _wide.explicit is not None:
-        raise _overlap(_wide.explicit, session)
-    _wide.explicit, _wide.session = session, state
+    with _deciding:
+        if _wide.explicit is not None:
+            raise _overlap(_wide.explicit, session)
+        _wide.explicit, _wide.session = session, state
     return None
 
 
@@ -889,6 +1012,8 @@ def leave_block(session: Session, token: Any) -> None:
     if token is not None:
         CURRENT.reset(token)
         return
+    if session.inherited:
+        _finish_process()
     _wide.explicit = None
     _wide.session = _wide.own or _UNDECIDED
 

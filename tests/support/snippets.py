@@ -30,7 +30,7 @@ SHIMS = "tests.support.shims"
 PLUGIN = "timetracer.integrations.pytest"
 SECONDS = 90
 RUN_LANGUAGES = ("python", "bash", "json", "toml")
-"""Blocks in other languages, such as "text", are read and not run."""
+"""Text is compared where it follows a shell block; elsewhere it is there to be read."""
 
 COMMANDS = {
     "python": "an application (app.run) goes on in the background once it answers; the next one, "
@@ -198,6 +198,7 @@ class Story:
     port: int = field(default_factory=free_port)
     _server: Server | None = None
     _section: str = ""
+    _said: str = ""
 
     @property
     def uri(self) -> str:
@@ -247,7 +248,11 @@ class Story:
             ast.parse(text)  # the shell block that follows starts it
 
     def _run_bash(self, block: Block, text: str) -> None:
-        self.bash(self.in_place(text), block.place)
+        self._said = self.bash(self.in_place(text), block.place)
+
+    def _run_text(self, block: Block, text: str) -> None:
+        """What a document shows after a shell block is what that block said."""
+        assert text.strip() in self._said, f"{block.place}: it says\n{self._said}"
 
     def _run_json(self, block: Block, text: str) -> None:
         file = self.write(block.filename, text)

@@ -28,11 +28,12 @@ from typing import Any, TypeVar
 
 import orjson
 
-from timetracer.config import MODES, TraceConfig
+from timetracer.codec import to_json
+from timetracer.config import MODES, TraceConfig, resolve
 from timetracer.errors import CassetteError, MissError, TimetracerError
 from timetracer.model import Json, RequestRecord, ResponseRecord
 from timetracer.redaction import Redactor
-from timetracer.session import CURRENT, Session, open_request, redaction_rules
+from timetracer.session import CURRENT, Session, open_request, redaction_rules, set_default
 
 logger = logging.getLogger("timetracer")
 
@@ -152,7 +153,8 @@ def _parsed(data: bytes, content_type: str) -> Json:
     if data.lstrip()[:1] in (b"{", b"[") or kind.endswith("json"):
         try:
             value = orjson.loads(data)
-            return value if _is_shallow(value, _MAX_DEPTH) else None
+            # As a value of the codec's, so that a body cannot pass for one of its tags.
+            return to_json(value) if _is_shallow(value, _MAX_DEPTH) else None
         except ValueError:
             pass
     text = _text(data, content_type)
@@ -256,16 +258,29 @@ class RequestTrace:
         """Make the request's session the one that driver calls in the block belong to."""
         return self.session.entered()
 
-    def miss_in(self, error: BaseException) -> BaseException | None:
-        """Return the miss that an exception is, or came of; None where there is none.
+    def miss_in(self, error: BaseException | None) -> BaseException | None:
+        """Return the miss that an exception is, holds, or came of; None where there is none.
 
         Args:
             error: what left the application.
         """
-        link: BaseException | None = error if self.session.replays else None
+        link = error if self.session.replays else None
         while link is not None and not isinstance(link, MissError | CassetteError):
+            for held in getattr(link, "exceptions", ()):  # a group, as a task group raises it
+                if (found := self.miss_in(held)) is not None:
+                    return found
             link = link.__cause__ or link.__context__
         return link
+
+    @harmless
+    def unhandled(self, error: BaseException) -> None:
+        """Note an exception of which the framework makes an error page.
+
+        Args:
+            error: what the application let through.
+        """
+        self._error = type(error).__name__
+        self.unanswered = self.miss_in(error)
 
     @harmless
     def responding(self, status: int, headers: Headers) -> None:
@@ -378,12 +393,39 @@ def open_trace(
     encoding = known.get("content-encoding", "").lower()
     body = BodyCopy(config.max_request_body, known.get("content-type", ""), encoding)
     redactor = _redactor(config)
-    if MODES[config.mode].reads != "never" and read_body is not None and body_length:
+    if read_body is not None and body_length is not None and wants_body(config, body_length):
         request = _with_body(request, body, body_length, read_body, redactor)
     session = _session(config, request)
     if session is None:
         return None
     return RequestTrace(config, session, body)
+
+
+def set_up(config: TraceConfig | None) -> TraceConfig:
+    """Decide the settings of an application, which its calls at start-up follow too.
+
+    Args:
+        config: settings that count more than the environment; None for the environment,
+            pyproject.toml and the defaults.
+
+    Raises:
+        ConfigError: a setting has a bad value.
+    """
+    resolved = resolve(config)
+    if resolved.mode != "off":
+        set_default(resolved, serves_requests=True)
+    return resolved
+
+
+def wants_body(config: TraceConfig, length: int | None) -> bool:
+    """Tell whether a request's body is to be read before the application is called.
+
+    Args:
+        config: resolved settings.
+        length: its bytes, None where they are not known before.
+    """
+    reads = MODES[config.mode].reads != "never"
+    return reads and length is not None and 0 < length <= config.max_request_body
 
 
 def _with_body(
@@ -393,11 +435,9 @@ def _with_body(
     read: Callable[[int], bytes],
     redactor: Callable[[], Redactor | None],
 ) -> RequestRecord:
-    if length <= body.limit:
-        body.add(read(length))
-        body.ended = body.length == length
-        return replace(request, body_hash=body.digest(redactor()))
-    return request
+    body.add(read(length))
+    body.ended = body.length == length
+    return replace(request, body_hash=body.digest(redactor()))
 
 
 def _session(config: TraceConfig, request: RequestRecord) -> Session | None:
@@ -498,4 +538,6 @@ __all__ = [
     "decoded",
     "harmless",
     "open_trace",
+    "set_up",
+    "wants_body",
 ]

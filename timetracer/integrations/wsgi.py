@@ -15,16 +15,16 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from timetracer.config import TraceConfig, resolve
+from timetracer.config import TraceConfig
 from timetracer.integrations.request import (
     BodyCopy,
     RequestTrace,
     answer_naming,
     decoded,
     open_trace,
+    set_up,
 )
 from timetracer.model import RequestRecord
-from timetracer.session import set_default
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -55,10 +55,8 @@ class TimeTracerMiddleware:
 
     def configure(self, config: TraceConfig | None) -> None:
         """Look the settings up anew; see the class."""
-        self.config = resolve(config)
+        self.config = set_up(config)
         self.active = self.config.mode != "off"
-        if self.active:
-            set_default(self.config, serves_requests=True)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Any:
         """Serve a request; see PEP 3333."""

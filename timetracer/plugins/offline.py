@@ -151,7 +151,10 @@ def _apply(topology: Any, address: tuple[str, int], hello: dict[str, Any]) -> No
 
 def get_topology(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     """`_get_topology`: never opened in replay; opened anew once replay is over."""
-    session = replaying(clients.lib_of(client))
+    state = current()
+    session = None
+    if isinstance(state, Session) and state.only_replays:
+        session = _only_replays(state, clients.lib_of(client))
     if session is None:
         if vars(client).get(_OFFLINE) is not None:
             delattr(client, _OFFLINE)

@@ -13,14 +13,18 @@ import sys
 import time
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from dataclasses import dataclass
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
+from uuid import UUID
 
+from bson import DBRef, ObjectId
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.regex import Regex
 from bson.son import SON
 from pymongo import operations, results
 from pymongo.collation import Collation
+from pymongo.errors import BulkWriteError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -256,7 +260,8 @@ def _describe_session(instance: Any) -> tuple[str, Any, Any]:
 
 def _describe_stream(instance: Any) -> tuple[str, Any, Any]:
     target = instance._target
-    url = getattr(target, "full_name", None) or target.name
+    # Not by attribute: a database makes a collection of any name it is asked for.
+    url = target.full_name if hasattr(type(target), "full_name") else target.name
     if type(instance).__name__.endswith("ClusterChangeStream"):
         url = "*"
     return url, target.codec_options, instance._client
@@ -333,8 +338,17 @@ def _ordered(value: Any) -> Any:
     return [list(pair) for pair in value] if isinstance(value, ItemsView) else value
 
 
+def _make_canonical(compared: dict[str, Any]) -> None:
+    """Give arguments that ask for the same one form: Python orders sets anew in each process, and
+    clients make filters and projections of them."""
+    for name, form in _CANONICAL.items():
+        if name in compared:
+            compared[name] = form(compared[name])
+
+
 def _canonical_filter(given: Any) -> Any:
-    """Return a filter with `{"$eq": value}` as the plain value, which asks for the same.
+    """Return a filter with the values of `$in`, `$nin` and `$all` in order, and `{"$eq": value}` as
+    the plain value.
 
     Some releases of GridFS write one, some the other. A regular expression or a document means
     something else when it is plain, and stays.
@@ -342,17 +356,43 @@ def _canonical_filter(given: Any) -> Any:
     if type(given) is not dict:
         return given
     for value in given.values():
-        if type(value) is dict and len(value) == 1 and "$eq" in value:
+        if type(value) is dict and not _HAS_ONE_FORM.isdisjoint(value):
             return {key: _canonical_condition(value) for key, value in given.items()}
     return given
 
 
 def _canonical_condition(value: Any) -> Any:
-    if type(value) is dict and len(value) == 1 and "$eq" in value:
+    if type(value) is not dict:
+        return value
+    if len(value) == 1 and "$eq" in value:
         plain = value["$eq"]
-        if not isinstance(plain, Mapping | Regex | re.Pattern):
-            return plain
-    return value
+        return value if isinstance(plain, Mapping | Regex | re.Pattern) else plain
+    return {
+        key: _in_order(item) if key in _UNORDERED else item for key, item in value.items()
+    }
+
+
+def _in_order(values: Any) -> Any:
+    """Return values in an order of their own, where they have one."""
+    if type(values) in (list, tuple) and _ORDERED_TYPES.issuperset(map(type, values)):
+        return sorted(values, key=repr)
+    return values
+
+
+def _canonical_projection(given: Any) -> Any:
+    """Return a projection that only takes fields or leaves them out with its names in order."""
+    if type(given) is dict and all(type(value) in (int, bool) for value in given.values()):
+        return dict(sorted(given.items(), key=repr))
+    return _in_order(given)
+
+
+_UNORDERED = frozenset({"$in", "$nin", "$all"})
+_HAS_ONE_FORM = _UNORDERED | {"$eq"}
+_ORDERED_TYPES = frozenset({str, int, float, bytes, ObjectId, DBRef, UUID, datetime})
+_CANONICAL: dict[str, Callable[[Any], Any]] = {
+    "filter": _canonical_filter,
+    "projection": _canonical_projection,
+}
 
 
 _BARE = frozenset({dict, str, int, float, bool, bytes})
@@ -384,8 +424,7 @@ class PyMongo:
                 for name, value, inherited in zip(_OPTIONS, own, usual, strict=True):
                     if value != inherited:
                         compared[name] = value.document
-            if "filter" in compared:
-                compared["filter"] = _canonical_filter(compared["filter"])
+            _make_canonical(compared)
             self._leave_out_driver_made(row, arguments, compared)
         elif row.scope == "client":
             compared = {
@@ -399,8 +438,7 @@ class PyMongo:
         elif row.scope == "cursor":
             operation = arguments["operation"]
             compared = cursors.query_arguments(operation)
-            if "filter" in compared:
-                compared["filter"] = _canonical_filter(compared["filter"])
+            _make_canonical(compared)
             method = "EXPLAIN" if "explain" in compared else row.method
             options = operation.codec_options
         else:
@@ -428,7 +466,7 @@ class PyMongo:
 
     def before(self, exchange: Exchange, session: Session) -> None:
         """Note which of the caller's documents will get an `_id`."""
-        client = _client_of(exchange)
+        client = exchange.client = _client_of(exchange)
         if getattr(client, "_encrypter", None) is not None:
             exchange.sealed = True
         documents = _documents(exchange)
@@ -458,7 +496,7 @@ class PyMongo:
         if id(exchange.arguments.get("document")) in session.driver_documents:
             document = session.driver_documents.pop(id(exchange.arguments["document"]))
             outcome.extras["upload_date"] = to_json(document.get("uploadDate"))
-        offline.note_topology(_client_of(exchange), session)
+        offline.note_topology(exchange.client, session)
 
     def replaying(self, exchange: Exchange, event: Any) -> None:
         """Do to the caller's documents and session what the driver did live."""
@@ -485,10 +523,13 @@ class PyMongo:
         """Take a snapshot of an exception."""
         return failures.keep(error)
 
-    def raise_recorded(self, event: Any) -> None:
+    def raise_recorded(self, exchange: Exchange, event: Any) -> None:
         """Raise the exception that the event recorded, if it did."""
         if event.failed:
-            raise failures.rebuild(event.result()["error"])
+            error = failures.rebuild(event.result()["error"])
+            if isinstance(error, BulkWriteError):
+                _name_documents(error, exchange.arguments.get(exchange.row.documents))
+            raise error
 
 
 def _client_of(exchange: Exchange) -> Any:
@@ -518,6 +559,17 @@ def _lacking_id(documents: list[Any]) -> list[Any]:
     return list(seen.values())
 
 
+def _name_documents(error: BulkWriteError, given: Any) -> None:
+    """Put the caller's own documents into the error that tells which were refused, as live."""
+    for refused in (error.details or {}).get("writeErrors") or ():
+        if "op" in refused and isinstance(given, list | tuple):
+            request = given[refused["index"]]
+            if isinstance(request, operations.InsertOne):
+                refused["op"] = request._doc
+            elif isinstance(request, Mapping):
+                refused["op"] = request
+
+
 def _inject_ids(documents: list[Any], result: dict[str, Any]) -> None:
     ids = result.get("generated_ids")
     if ids is None:
@@ -540,7 +592,7 @@ def _explicit_session(exchange: Exchange) -> Any:
     else:
         given = exchange.arguments.get("session")
     if given is None:
-        client = _client_of(exchange)
+        client = _client_of(exchange) if exchange.client is None else exchange.client
         bound = getattr(type(client), "_get_bound_session", None)
         given = bound(client) if bound is not None else None
     return None if getattr(given, "_implicit", True) else given

@@ -192,7 +192,7 @@ def _none() -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _PartOfReply:
     """Makes the JSON of one value of a server's reply; see `raw_part`, "." for the whole."""
 

@@ -203,7 +203,7 @@ class FileStore:
         try:
             if fcntl is None:
                 os.rename(path, path)
-            file = open(path, "r+b", buffering=0)
+            file = open(path, "r+b", buffering=0)  # noqa: SIM115
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -1,0 +1,232 @@
+"""Beanie on a shop: links, indexes, revisions, bulk writes, a transaction, aggregation, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from beanie import (
+    BackLink,
+    BulkWriter,
+    DecimalAnnotation,
+    DeleteRules,
+    Document,
+    Indexed,
+    Insert,
+    Link,
+    PydanticObjectId,
+    Replace,
+    WriteRules,
+    before_event,
+    init_beanie,
+)
+from beanie.exceptions import RevisionIdWasChanged
+from beanie.operators import In, Inc, Or, Push, RegEx, Set
+from pydantic import BaseModel, Field, ValidationError
+from pymongo import ASCENDING, AsyncMongoClient, IndexModel
+from pymongo.errors import DuplicateKeyError
+
+Say = Callable[[str, Any], None]
+
+
+class Maker(Document):
+    name: Annotated[str, Indexed(unique=True)]
+    founded: datetime = datetime(1990, 5, 6)
+
+    class Settings:
+        name = "makers"
+
+
+class Part(BaseModel):
+    label: str
+    weight: float = 1.5
+
+
+class Product(Document):
+    name: str
+    price: DecimalAnnotation = Decimal("1.10")
+    tags: list[str] = Field(default_factory=list)
+    parts: list[Part] = Field(default_factory=list)
+    maker: Link[Maker] | None = None
+    others: list[Link[Maker]] = Field(default_factory=list)
+    touched: int = 0
+
+    @before_event([Insert, Replace])
+    def touch(self) -> None:
+        self.touched += 1
+
+    class Settings:
+        name = "products"
+        use_revision = True
+        use_state_management = True
+        indexes = [IndexModel([("name", ASCENDING), ("price", ASCENDING)], name="by_name")]  # noqa: RUF012
+
+
+class Shop(Document):
+    city: str
+    products: list[Link[Product]] = Field(default_factory=list)
+
+
+class Vehicle(Document):
+    wheels: int
+
+    class Settings:
+        is_root = True
+
+
+class Bike(Vehicle):
+    gears: int = 1
+
+
+class Owner(Document):
+    name: str
+    houses: list[BackLink[House]] = Field(
+        default_factory=list, json_schema_extra={"original_field": "owner"}
+    )
+
+
+class House(Document):
+    street: str
+    owner: Link[Owner]
+
+
+class Named(BaseModel):
+    name: str
+
+
+async def main(uri: str, database: str, say: Say) -> None:
+    client: Any = AsyncMongoClient(uri)
+    models = [Maker, Product, Shop, Vehicle, Bike, Owner, House]
+    await init_beanie(database=client[database], document_models=models)
+    await writes(say)
+    await queries(say)
+    await updates(say)
+    await links(say)
+    await inheritance(say)
+    await transactions(client, say)
+    await errors(say)
+    say("indexes", sorted(await Product.get_pymongo_collection().index_information()))
+    await Shop.delete_all()
+    say("deleted", await Shop.count())
+    await client.close()
+
+
+async def writes(say: Say) -> None:
+    acme = await Maker(name="Acme").insert()
+    bolt = Maker(name="Bolt")
+    await bolt.save()
+    say("ids", (acme.id, bolt.id))
+    lamp = Product(name="Lamp", price=Decimal("9.90"), tags=["light"], maker=acme, others=[bolt])
+    await lamp.insert()
+    say("revision", lamp.revision_id)
+    await Product.insert_many([Product(name="Nail", tags=["iron"]), Product(name="Nut", tags=["iron"])])
+    desk = Product(name="Desk", parts=[Part(label="leg"), Part(label="top", weight=9)])
+    await desk.create()
+    desk.price = Decimal("20")
+    await desk.replace()
+    say("replaced", (desk.revision_id, desk.touched))
+    desk.tags.append("wood")
+    say("changes", desk.get_changes())
+    await desk.save_changes()
+    say("saved", (await Product.get(desk.id)).model_dump(exclude={"id"}))
+
+
+async def queries(say: Say) -> None:
+    say("find", [p.name for p in await Product.find(Product.price < 5).sort("-name").to_list()])
+    say("find_one", (await Product.find_one(Product.name == "Lamp")).price)
+    say("none", await Product.find_one({"name": "none"}))
+    either = Product.find(Or(In(Product.name, ["Nut"]), RegEx(Product.name, "^L")))
+    say("or", [p.name async for p in either.sort(+Product.name)])
+    say("page", [p.name for p in await Product.find_all(skip=1, limit=2, sort="name").to_list()])
+    say("projected", await Product.find({"tags": "iron"}).project(Named).to_list())
+    say("count", (await Product.count(), await Product.find({"tags": "iron"}).count()))
+    say("exists", await Product.find({"name": "Nut"}).exists())
+    say("distinct", sorted(await Product.distinct("tags")))
+    say("average", await Product.find({"name": "Desk"}).avg(Product.touched))
+    say("first", (await Product.find({}).sort("name").first_or_none()).name)
+    stages = [{"$unwind": "$tags"}, {"$group": {"_id": "$tags", "n": {"$sum": 1}}}]
+    say("aggregate", await Product.aggregate([*stages, {"$sort": {"_id": 1}}]).to_list())
+    say("nested", [p.name for p in await Product.find({"parts.label": "leg"}).to_list()])
+
+
+async def updates(say: Say) -> None:
+    lamp = await Product.find_one({"name": "Lamp"})
+    await lamp.update(Set({Product.price: Decimal("8.80")}), Push({Product.tags: "sale"}))
+    say("updated", (lamp.price, lamp.tags))
+    result = await Product.find({"tags": "iron"}).update(Inc({Product.touched: 10}))
+    say("update_many", result.raw_result["n"])
+    upserted = await Maker.find_one(Maker.name == "Crux").upsert(
+        Set({Maker.founded: datetime(2001, 1, 1)}), on_insert=Maker(name="Crux")
+    )
+    say("upsert", upserted)
+    async with BulkWriter() as writer:
+        await Product.find_one({"name": "Nut"}).update(Set({Product.touched: 1}), bulk_writer=writer)
+        await Product.insert_one(Product(name="Bulk"), bulk_writer=writer)
+        await Product.find_one({"name": "Nail"}).delete(bulk_writer=writer)
+    say("bulk", [(p.name, p.touched) for p in await Product.find_all().sort("name").to_list()])
+    say("removed", (await Product.find({"name": "Bulk"}).delete()).deleted_count)
+
+
+async def links(say: Say) -> None:
+    lamp = await Product.find_one({"name": "Lamp"})
+    await lamp.fetch_all_links()
+    say("fetched", (lamp.maker.name, [maker.name for maker in lamp.others]))
+    eager = await Product.find_one({"name": "Lamp"}, fetch_links=True)
+    say("looked up", (eager.maker.name, eager.others[0].founded))
+    say("by link", [p.name for p in await Product.find({"maker.name": "Acme"}, fetch_links=True).to_list()])
+    shop = Shop(city="Rome", products=[Product(name="New", maker=Maker(name="Dyno")), lamp])
+    await shop.save(link_rule=WriteRules.WRITE)
+    kept = await Shop.find_one({"city": "Rome"}, fetch_links=True)
+    say("written", sorted(product.name for product in kept.products))
+    ann = await Owner(name="Ann").insert()
+    await House.insert_many([House(street="High", owner=ann), House(street="Low", owner=ann)])
+    back = await Owner.find_one({"name": "Ann"}, fetch_links=True)
+    say("back", sorted(house.street for house in back.houses))
+    await back.delete(link_rule=DeleteRules.DELETE_LINKS)
+    say("cascade", await House.count())
+
+
+async def inheritance(say: Say) -> None:
+    await Vehicle(wheels=4).insert()
+    await Bike(wheels=2, gears=7).insert()
+    say("inherited", [repr(type(v).__name__) for v in await Vehicle.find(with_children=True).to_list()])
+    say("child", (await Bike.find_one({"wheels": 2})).gears)
+
+
+async def transactions(client: Any, say: Say) -> None:
+    async with client.start_session() as session:
+        async with await session.start_transaction():
+            await Maker(name="Eon").insert(session=session)
+            await Maker.find_one({"name": "Bolt"}, session=session).update({"$set": {"name": "Volt"}})
+        say("committed", await Maker.find({"name": {"$in": ["Eon", "Volt"]}}, session=session).count())
+        try:
+            async with await session.start_transaction():
+                await Maker(name="Flux").insert(session=session)
+                raise LookupError("undo")
+        except LookupError:
+            say("aborted", await Maker.find({"name": "Flux"}).count())
+
+
+async def errors(say: Say) -> None:
+    try:
+        await Maker(name="Acme").insert()
+    except DuplicateKeyError as error:
+        say("DuplicateKeyError", (error.code, error.details["keyPattern"]))
+    one, two = [await Product.find_one({"name": "Desk"}) for _ in range(2)]
+    one.touched = 5
+    await one.save()
+    two.touched = 6
+    try:
+        await two.save()
+    except RevisionIdWasChanged as error:
+        say("RevisionIdWasChanged", str(error))
+    try:
+        Product(price="dear")
+    except ValidationError as error:
+        say("ValidationError", error.error_count())
+    try:
+        await Maker(id=PydanticObjectId("0" * 24), name="none").replace()
+    except Exception as error:
+        say(type(error).__name__, str(error))

@@ -1,0 +1,424 @@
+"""pytest: a block of a test is recorded to a cassette, or answered from one.
+
+    def test_user(timetracer_auto):
+        with timetracer_auto():  # the first run records, later ones replay
+            assert find_user("123")["name"] == "Alice"
+
+pytest imports this module at every start; the core and the driver are imported by the first block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import logging
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from timetracer.cassette import Event
+    from timetracer.config import TraceConfig
+    from timetracer.errors import StrPath
+    from timetracer.session import Session
+
+logger = logging.getLogger("timetracer")
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+UNUSED = "timetracer_unused"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A row of the table of fixtures.
+
+    Attributes:
+        mode: the mode of its blocks; None for the configured one, and "once" where none is.
+        remedy: how a block's cassette comes to hold what is missing, with {name} and {test}.
+    """
+
+    mode: str | None
+    remedy: str
+
+
+_RECORD = "TIMETRACER_MODE=record pytest {test}"
+
+KINDS = {
+    "timetracer_record": Kind("record", "with MongoDB running: pytest {test}"),
+    "timetracer_replay": Kind(
+        "replay",
+        "write timetracer_auto({name!r}) in place of timetracer_replay, and with MongoDB running: "
+        + _RECORD,
+    ),
+    "timetracer_auto": Kind(None, f"with MongoDB running: {_RECORD}"),
+}
+
+
+@pytest.fixture
+def timetracer_cassette_dir(request: pytest.FixtureRequest) -> StrPath:
+    """The directory of the fixtures' cassettes: cassettes/ beside the test file.
+
+    Override it to have another one; a relative path counts from the test file's directory.
+    """
+    return request.path.parent / "cassettes"
+
+
+@pytest.fixture
+def timetracer_record(
+    request: pytest.FixtureRequest, timetracer_cassette_dir: StrPath
+) -> CassetteFixture:
+    """Record a block: `with timetracer_record() as cassette_path:`."""
+    return CassetteFixture("timetracer_record", request.node, timetracer_cassette_dir)
+
+
+@pytest.fixture
+def timetracer_replay(
+    request: pytest.FixtureRequest, timetracer_cassette_dir: StrPath
+) -> CassetteFixture:
+    """Answer a block from a cassette: `with timetracer_replay("name.json"):`."""
+    return CassetteFixture("timetracer_replay", request.node, timetracer_cassette_dir)
+
+
+@pytest.fixture
+def timetracer_auto(
+    request: pytest.FixtureRequest, timetracer_cassette_dir: StrPath
+) -> CassetteFixture:
+    """Replay a block that was recorded, else record it: `with timetracer_auto():`."""
+    return CassetteFixture("timetracer_auto", request.node, timetracer_cassette_dir)
+
+
+# ------------------------------------------------------------------------------- the cassette
+
+
+class FixtureCassette(os.PathLike[str]):
+    """The cassette of a block: a path, in the block and after it, that has its events too.
+
+    Whatever a `pathlib.Path` has, such as `exists()` and `read_text()`, this has.
+
+    Attributes:
+        path: where the cassette lies, absolute.
+        session: the session of the block.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.path = Path(os.path.abspath(session.where))
+        self._written: list[Event] | None = None
+
+    @property
+    def events(self) -> list[Event]:
+        """The cassette's events: those recorded so far, or those that are replayed."""
+        if self._written is not None:
+            return self._written
+        recording = self.session.recording
+        if recording is not None and recording.count:
+            return _events(b"".join(self.session.chunks()), self.session.where)
+        cassette = self.session.cassette
+        return list(cassette.events) if cassette is not None else []
+
+    @property
+    def unused(self) -> list[Event]:
+        """The replayed events that have answered no call, in recorded order."""
+        return self.session.cassette.unused if self.session.cassette is not None else []
+
+    @property
+    def all_played(self) -> bool:
+        """Whether every event that can be replayed has answered a call."""
+        return not self.unused
+
+    def close(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Write what was recorded; a block that raised replaces no cassette that is there."""
+        recording = self.session.recording
+        if recording is None:
+            return
+        if error is not None and not recording.reached_server and not self.path.exists():
+            self._written = []
+            recording.discard_partial()
+            logger.warning("timetracer: %s is not written: no call reached a server", self.path)
+            return
+        saved = self.session.finish(failed=error is not None)
+        self._written = _events_of_file(saved) if saved is not None else []
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __truediv__(self, part: StrPath) -> Path:
+        return self.path / part
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, os.PathLike) and self.path == Path(other)
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "path":
+            raise AttributeError(name)
+        return getattr(self.path, name)
+
+
+def _events(data: bytes, where: str) -> list[Event]:
+    from timetracer.cassette import Cassette
+
+    return Cassette(data, where).events
+
+
+def _events_of_file(path: str) -> list[Event]:
+    from timetracer.stores.files import FileStore
+
+    store, name = FileStore.for_path(path)
+    return _events(store.read(name), path)
+
+
+# ------------------------------------------------------------------------------- the block
+
+
+class CassetteBlock:
+    """A block of a test with its cassette: a context manager, sync and async, and a decorator.
+
+    Args:
+        fixture: what it was made by.
+        path: the cassette, None for the test's own name.
+        allow_unused: whether events of the cassette may answer no call.
+
+    Raises:
+        CassetteNotFoundError: there is nothing to replay (on entering).
+        CassetteError: the cassette cannot be used (on entering).
+        ConfigError: a setting has a bad value (on entering).
+        SessionError: the block of another cassette is open (on entering).
+    """
+
+    def __init__(
+        self, fixture: CassetteFixture, path: StrPath | None, *, allow_unused: bool
+    ) -> None:
+        self._fixture = fixture
+        self._path = path
+        self._allow_unused = allow_unused
+        self._open: list[tuple[FixtureCassette, contextlib.ExitStack]] = []
+
+    def __enter__(self) -> FixtureCassette:
+        """Open the cassette and return it."""
+        from timetracer.session import enter_block, leave_block
+
+        with contextlib.ExitStack() as undo:
+            session = self._fixture.session(self._path)
+            cassette = FixtureCassette(session)
+            if session.mode.name != "off":
+                undo.enter_context(_pymongo_enabled())
+            token = enter_block(session)
+            undo.push(cassette.close)
+            undo.callback(leave_block, session, token)
+            self._open.append((cassette, undo.pop_all()))
+        return cassette
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Write or close the cassette."""
+        cassette, undo = self._open.pop()
+        undo.__exit__(kind, error, traceback)
+        if cassette.unused:
+            self._fixture.note_unused(cassette, fail=error is None and not self._allow_unused)
+
+    async def __aenter__(self) -> FixtureCassette:
+        """Open the cassette and return it."""
+        return self.__enter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Write or close the cassette."""
+        self.__exit__(kind, error, traceback)
+
+    def __call__(self, function: _Function) -> _Function:
+        """Return the function with the cassette open while it runs."""
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+            return cast("_Function", awaited)
+
+        @functools.wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return cast("_Function", called)
+
+
+@contextlib.contextmanager
+def _pymongo_enabled() -> Iterator[None]:
+    from timetracer.plugins import clients, disable_pymongo, enable_pymongo
+
+    before = clients.PYMONGO in clients.enabled
+    enable_pymongo()
+    try:
+        yield
+    finally:
+        if not before:
+            disable_pymongo()
+
+
+# ------------------------------------------------------------------------------- the fixture
+
+
+class CassetteFixture:
+    """What the fixtures give: called, it makes a block; in a `with` statement it is one itself.
+
+    Args:
+        name: the fixture, a key of `KINDS`.
+        item: the test.
+        directory: where names count from first; relative, it counts from the test file's directory.
+    """
+
+    def __init__(self, name: str, item: pytest.Item, directory: StrPath) -> None:
+        self._kind = KINDS[name]
+        self._item = item
+        self._directory = os.path.join(item.path.parent, directory)
+        self._unnamed = 0
+        self._blocks: list[CassetteBlock] = []
+
+    def __call__(
+        self, path: StrPath | None = None, *, allow_unused: bool = True
+    ) -> CassetteBlock:
+        """Return a block.
+
+        Args:
+            path: the cassette. A name counts from `timetracer_cassette_dir`, then from the setting
+                cassette_dir; without a suffix it gets that of the setting compression. None for
+                the test's own name; the test's second block without a name has another, and so on.
+            allow_unused: False to fail the test if it leaves replayed events unused.
+        """
+        return CassetteBlock(self, path, allow_unused=allow_unused)
+
+    def __enter__(self) -> FixtureCassette:
+        """Open the test's own cassette and return it."""
+        block = self()
+        cassette = block.__enter__()
+        self._blocks.append(block)
+        return cassette
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Write or close the cassette."""
+        self._blocks.pop().__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> FixtureCassette:
+        """Open the test's own cassette and return it."""
+        return self.__enter__()
+
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        """Write or close the cassette."""
+        self.__exit__(kind, error, traceback)
+
+    def session(self, path: StrPath | None) -> Session:
+        """Return a session on a cassette; see `__call__` for its path, `CassetteBlock` for errors.
+        """
+        from timetracer.session import block_config, open_file
+
+        config = block_config(None, self._kind.mode)
+        name = self._own_name() if path is None else os.fspath(path)
+        remedy = self._remedy(name)
+        where = self._choose(name, config, remedy)
+        return open_file(where, config, kind="fixture", remedy=remedy, made_up_data=True)
+
+    def note_unused(self, cassette: FixtureCassette, *, fail: bool) -> None:
+        """Report the events that answered no call, where that was asked for.
+
+        Args:
+            cassette: the cassette, which has some.
+            fail: whether they fail the test.
+        """
+        count, of = len(cassette.unused), len(cassette.events)
+        lines = [f"{count} of {of} events of {cassette.session.where} answered no call:"]
+        lines += [
+            f"  event {event.eid}: {event.method.lower()} on {event.url}"
+            for event in cassette.unused
+        ]
+        if self._item.config.getoption(UNUSED):
+            self._item.user_properties.append((UNUSED, "\n".join(lines)))
+        if fail:
+            remedy = f"If the test needs them no more, record it again: {cassette.session.remedy}"
+            pytest.fail("\n".join([*lines, remedy]), pytrace=False)
+
+    def _own_name(self) -> str:
+        from timetracer.naming import safe_stem, take_name
+
+        item = self._item
+        classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
+        stem = safe_stem(".".join([*classes, item.name]))
+        self._unnamed += 1
+        return f"{safe_stem(item.path.stem)}/{take_name(stem, self._unnamed, '')}"
+
+    def _remedy(self, name: str) -> str:
+        here, file = self._item.config.invocation_params.dir, self._item.path
+        file = file.relative_to(here) if file.is_relative_to(here) else file
+        test = shlex.quote(f"{file}::{self._item.nodeid.partition('::')[2]}")
+        return self._kind.remedy.format(name=name, test=test)
+
+    def _choose(self, name: str, config: TraceConfig, remedy: str) -> str:
+        """Return the path of a cassette: where it is found, or where it is to be written."""
+        from timetracer.config import MODES
+        from timetracer.errors import CassetteNotFoundError
+
+        directories = (self._directory, config.cassette_dir)
+        places = [os.path.abspath(os.path.join(place, name)) for place in directories]
+        reads = MODES[config.mode].reads
+        found = next(filter(_is_there, places), None) if reads != "never" else None
+        if found is None and reads == "always":
+            looked_at = "".join(f"\n  {place}" for place in dict.fromkeys(places))
+            raise CassetteNotFoundError(
+                f"There is no cassette {name}. Looked at:{looked_at}\nTo record it: {remedy}",
+                path=places[0],
+            )
+        return found or places[0]
+
+
+def _is_there(path: str) -> bool:
+    from timetracer.stores import find_latest, split_suffix
+    from timetracer.stores.files import FileStore
+
+    store, name = FileStore.for_path(path)
+    return find_latest(store, split_suffix(name)[0]) is not None
+
+
+# ------------------------------------------------------------------------------- the command line
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --timetracer-unused."""
+    parser.getgroup("timetracer").addoption(
+        "--timetracer-unused",
+        action="store_true",
+        dest=UNUSED,
+        help="list the events of replayed cassettes that answered no call",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """List the unused events. They come with the reports, as a worker of xdist sends them too."""
+    if not terminalreporter.config.getoption(UNUSED):
+        return
+    reports = [one for group in terminalreporter.stats.values() for one in group]
+    unused = dict.fromkeys(
+        (report.nodeid, text)
+        for report in reports
+        for name, text in getattr(report, "user_properties", ())
+        if name == UNUSED
+    )
+    terminalreporter.section("timetracer: unused events")
+    for test, text in unused:
+        terminalreporter.write_line(f"{test}: {text}")
+    if not unused:
+        terminalreporter.write_line("none")
