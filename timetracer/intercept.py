@@ -60,11 +60,13 @@ class Parameters:
         names: the parameters that can be given by position, in order.
         defaults: parameter -> default value.
         known: all parameter names; None where any keyword is taken.
+        order: parameter -> its place. Motor gives by keyword what a program gave by position.
     """
 
     names: tuple[str, ...]
     defaults: dict[str, Any]
     known: frozenset[str] | None
+    order: dict[str, int]
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return the arguments by name; None where the driver will refuse them."""
@@ -80,6 +82,10 @@ class Parameters:
                 bound.update(kwargs)
         if self.known is not None and not self.known.issuperset(bound):
             return None
+        if kwargs and len(bound) > 1:
+            last = len(self.order)
+            names = sorted(bound, key=lambda name: self.order.get(name, last))
+            return {name: bound[name] for name in names}
         return bound
 
 
@@ -102,6 +108,7 @@ def parameters_of(function: Any, rest: str = "") -> Parameters:
         tuple(p.name for p in named if p.kind is not p.KEYWORD_ONLY),
         {p.name: p.default for p in named if p.default is not _EMPTY},
         None if open_ended else frozenset(p.name for p in named),
+        {p.name: place for place, p in enumerate(named)},
     )
 
 

@@ -105,6 +105,8 @@ class Session:
         recording: what calls are added to, None where nothing is recorded.
         where: path of the cassette that is read or written, for messages.
         misses: every miss, also those that the application swallowed.
+        recorded_late: called after each event, once the session has ended: a task that was
+            started in it may go on.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Session:
         self.recorded_at = datetime.now(timezone.utc)
         self.started = time.perf_counter()
         self.reopen: Callable[..., Session] | None = None
+        self.recorded_late: Callable[[], None] | None = None
         self.replays = mode.reads == "always" or (cassette is not None)
         self.only_replays = self.replays and recording is None
         self._save = save
@@ -179,6 +182,8 @@ class Session:
             self.recording.add(
                 call, outcome, (started - self.started) * 1000, (now - started) * 1000
             )
+            if self.recorded_late is not None:
+                self.recorded_late()
         except Exception as error:
             self.failed("record", error)
 
@@ -420,11 +425,14 @@ class _Wide:
     default: TraceConfig | None = None
     serves_requests: bool = False
     forked: bool = False
+    finishing: bool = False
+    ending: int = 0
 
 
 _UNDECIDED = _Pass()
 _wide = _Wide(_UNDECIDED)
 _deciding = RLock()
+_finishing = RLock()
 
 
 def current() -> Session | Exchange | _Pass | None:
@@ -524,7 +532,9 @@ def _is_workers_process() -> bool:
 def _terminated(number: int, frame: Any) -> None:
     signal.signal(number, signal.SIG_DFL)
     session = _wide.own
-    if session is not None and session.recording is not None and session.recording.busy:
+    if _wide.finishing:
+        _wide.ending = number  # the cassette is being written: the signal is passed on after that
+    elif session is not None and session.recording is not None and session.recording.busy:
         # The signal may have come in the middle of recording: the program must get out of there.
         threading.Thread(target=_finish_and_end, args=(number,), daemon=True).start()
     else:
@@ -542,11 +552,16 @@ def _finish_and_end(number: int) -> None:
 
 def _finish_process(*, interrupted: bool = False) -> None:
     stopped = getattr(sys, "last_type", None) is KeyboardInterrupt and not _wide.serves_requests
-    session, _wide.own = _wide.own, None
-    if session is not None:
-        session.finish(failed=interrupted or stopped)
-        if _wide.session is session:
-            _wide.session = PASS
+    with _finishing:
+        _wide.finishing = True
+        session, _wide.own = _wide.own, None
+        if session is not None:
+            session.finish(failed=interrupted or stopped)
+            if _wide.session is session:
+                _wide.session = PASS
+        _wide.finishing = False
+    if _wide.ending:
+        os.kill(os.getpid(), _wide.ending)
 
 
 def reset_process() -> None:
@@ -578,13 +593,14 @@ def _after_fork_in_parent() -> None:
 def _after_fork() -> None:
     """A child's calls are its own: it opens its own session at its first call, and never writes
     what its parent recorded."""
-    global _deciding
-    _deciding = RLock()  # another thread of the parent may have held it
+    global _deciding, _finishing
+    _deciding, _finishing = RLock(), RLock()  # another thread of the parent may have held them
     for recording in _shared_recordings():
         recording.abandon()
     if isinstance(CURRENT.get(), Session):
         CURRENT.set(None)
     _wide.forked = True
+    _wide.finishing = False
     _wide.own = None
     if _wide.explicit is None or _wide.explicit.mode.name != "off":
         _wide.session = _UNDECIDED

@@ -78,7 +78,7 @@ class Driver:
         if self.name == "sync":
             from gridfs import GridFSBucket as Bucket
         elif self.name == "async":
-            from gridfs.asynchronous import AsyncGridFSBucket as Bucket
+            from gridfs.asynchronous import AsyncGridFSBucket as Bucket  # not in 4.9
         elif self.name == "motor":
             from motor.motor_asyncio import AsyncIOMotorGridFSBucket as Bucket
         else:

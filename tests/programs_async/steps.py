@@ -392,7 +392,10 @@ async def change_streams(t: Driver) -> Any:
 
 @step
 async def gridfs(t: Driver) -> Any:
-    bucket = t.bucket(bucket_name="files", chunk_size_bytes=7)
+    try:
+        bucket = t.bucket(bucket_name="files", chunk_size_bytes=7)
+    except ImportError:
+        return None
     fixed = await it(bucket.upload_from_stream_with_id("id1", "a.txt", b"hello world " * 3))
     made = await it(bucket.upload_from_stream("b.txt", io.BytesIO(b"b" * 20), metadata={"m": 1}))
     writer = bucket.open_upload_stream("c.txt", metadata={"k": "v"})

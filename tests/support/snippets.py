@@ -38,7 +38,7 @@ COMMANDS = {
     "set up environments, and `python dev.py test` runs these tests.",
     "curl": "curl itself, or a few lines of Python where there is none; answers are kept, so that "
     "equal requests can be compared.",
-    "docker": "`docker stop mongodb` ends the document's own server, until the next section.",
+    "docker": "`docker stop mongodb` ends the document's own server; the next Python block has one again.",
     "pip": "checked by its form: the checkout is a project, and has the extras that are named.",
 }
 """What bash finds before the programs of these names (tests/support/shims.py)."""
@@ -125,7 +125,6 @@ class Block:
     Attributes:
         document: the document's path in the checkout.
         line: the line of its first fence.
-        section: the heading above it (##).
         language: the first word after the fence.
         title: what follows it: a file's name, or "".
         text: what stands between the fences.
@@ -133,7 +132,6 @@ class Block:
 
     document: str
     line: int
-    section: str
     language: str
     title: str
     text: str
@@ -166,7 +164,6 @@ def blocks_of(document: str) -> list[Block]:
         Block(
             document,
             text.count("\n", 0, match.start()) + 1,
-            (re.findall(r"^## (.*)$", text[: match.start()], re.MULTILINE) or [""])[-1],
             match[1],
             match[2],
             match[3],
@@ -197,7 +194,6 @@ class Story:
     directory: Path
     port: int = field(default_factory=free_port)
     _server: Server | None = None
-    _section: str = ""
     _said: str = ""
 
     @property
@@ -209,9 +205,6 @@ class Story:
 
     def run(self, block: Block) -> None:
         """Run one block; raises AssertionError where it does not work as written."""
-        if block.section != self._section:
-            self._section = block.section
-            self._forget_stopped_server()
         rows = supplied_for(block)
         before = "".join(row.before for row in rows)
         text = before + block.text + "".join(row.after for row in rows)
@@ -239,6 +232,7 @@ class Story:
     # ---------------------------------------------------------------- one language each
 
     def _run_python(self, block: Block, text: str) -> None:
+        self._forget_stopped_server()
         file = self.write(block.filename, text)
         if re.search(r"^(async )?def test_", text, re.MULTILINE):
             self.bash(f"python -m pytest -q {file.name}", block.place)

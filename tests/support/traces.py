@@ -168,7 +168,7 @@ def _result(value: Any) -> str:
 _BLURRED = (
     (r"\b[0-9a-f]{24}\b", "id"),
     (r"(?<=datetime\()20(2[4-9]|[3-9]\d)-[^)+ ]*", "time"),
-    (r"(?<=Timestamp: Timestamp\()[0-9]{9,}, [0-9]+", "time"),
+    (r"(?<=Timestamp\()[0-9]{9,}, [0-9]+", "time"),
     (r"(?<='_data': ')[0-9A-Fa-f]+", "token"),
     (r"(?<=uuid': )Binary\(subtype=4, b(['\"]).*?\1\)", "uuid"),
     (r"(?<=UUID\(')[0-9a-f-]{36}", "uuid"),

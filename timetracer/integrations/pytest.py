@@ -138,7 +138,7 @@ class FixtureCassette(os.PathLike[str]):
         recording = self.session.recording
         if recording is None:
             return
-        if error is not None and not recording.reached_server and not self.path.exists():
+        if error is not None and not recording.reached_server and not _is_there(str(self.path)):
             self._written = []
             recording.discard_partial()
             logger.warning("timetracer: %s is not written: no call reached a server", self.path)

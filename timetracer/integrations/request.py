@@ -19,6 +19,7 @@ import email.policy
 import functools
 import hashlib
 import logging
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Sequence
@@ -253,6 +254,7 @@ class RequestTrace:
         self._completed = False
         self._written = -1
         self._may_grow = False
+        self._writing = threading.RLock()
 
     def current(self) -> AbstractContextManager[Session]:
         """Make the request's session the one that driver calls in the block belong to."""
@@ -330,8 +332,13 @@ class RequestTrace:
             self._completed = True
             self._duration = (time.perf_counter() - self._began) * 1000
         self._write(failed=failed)
+        self.session.recorded_late = functools.partial(self._write, failed=failed)
 
     def _write(self, *, failed: bool) -> None:
+        with self._writing:
+            self._write_news(failed)
+
+    def _write_news(self, failed: bool) -> None:
         recording = self.session.recording
         if recording is None or (recording.count == self._written and not self._may_grow):
             return
@@ -401,19 +408,21 @@ def open_trace(
     return RequestTrace(config, session, body)
 
 
-def set_up(config: TraceConfig | None) -> TraceConfig:
+def set_up(config: TraceConfig | None, *, serves_requests: bool = True) -> TraceConfig:
     """Decide the settings of an application, which its calls at start-up follow too.
 
     Args:
         config: settings that count more than the environment; None for the environment,
             pyproject.toml and the defaults.
+        serves_requests: whether it is sure that requests are served, by a program that is not
+            one of the application's scripts.
 
     Raises:
         ConfigError: a setting has a bad value.
     """
     resolved = resolve(config)
     if resolved.mode != "off":
-        set_default(resolved, serves_requests=True)
+        set_default(resolved, serves_requests=serves_requests)
     return resolved
 
 

@@ -132,10 +132,10 @@ def _copy_input(environ: WSGIEnvironment, copy: BodyCopy, length: int | None) ->
         return
     ends_itself = environ.get("wsgi.input_terminated") or "HTTP_TRANSFER_ENCODING" in environ
     if length is not None or ends_itself:
-        environ["wsgi.input"] = _CopiedInput(environ["wsgi.input"], copy, length)
+        environ["wsgi.input"] = CopiedInput(environ["wsgi.input"], copy, length)
 
 
-class _CopiedInput:
+class CopiedInput:
     """The request's body as the server gives it, with a copy of what the application reads."""
 
     def __init__(self, stream: Any, copy: BodyCopy, length: int | None) -> None:

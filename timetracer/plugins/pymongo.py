@@ -8,19 +8,14 @@ query and its batches pass `_run_operation`. GridFS and with_transaction have no
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import time
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from dataclasses import dataclass
-from datetime import datetime
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
 
-from bson import DBRef, ObjectId
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
-from bson.regex import Regex
 from bson.son import SON
 from pymongo import operations, results
 from pymongo.collation import Collation
@@ -38,6 +33,7 @@ from timetracer.intercept import Installation, resolve, wrapper_for
 from timetracer.matching import key_of
 from timetracer.model import Call
 from timetracer.plugins import clients, cursors, failures, offline
+from timetracer.plugins.canonical import canonical, make_canonical
 from timetracer.plugins.replies import (
     ClientBulk,
     Document,
@@ -285,9 +281,10 @@ def _operation(request: Any) -> Any:
     """Return an operation of a bulk write as a document."""
     return {
         type(request).__name__: {
-            name.lstrip("_"): _plain(value)
-            for name in sorted(_slots(type(request)))
-            if (value := getattr(request, name, None)) not in (None, False)
+            name: _plain(canonical(name, value))
+            for slot in sorted(_slots(type(request)))
+            if (value := getattr(request, slot, None)) not in (None, False)
+            and (name := slot.lstrip("_"))
         }
     }
 
@@ -338,63 +335,6 @@ def _ordered(value: Any) -> Any:
     return [list(pair) for pair in value] if isinstance(value, ItemsView) else value
 
 
-def _make_canonical(compared: dict[str, Any]) -> None:
-    """Give arguments that ask for the same one form: Python orders sets anew in each process, and
-    clients make filters and projections of them."""
-    for name, form in _CANONICAL.items():
-        if name in compared:
-            compared[name] = form(compared[name])
-
-
-def _canonical_filter(given: Any) -> Any:
-    """Return a filter with the values of `$in`, `$nin` and `$all` in order, and `{"$eq": value}` as
-    the plain value.
-
-    Some releases of GridFS write one, some the other. A regular expression or a document means
-    something else when it is plain, and stays.
-    """
-    if type(given) is not dict:
-        return given
-    for value in given.values():
-        if type(value) is dict and not _HAS_ONE_FORM.isdisjoint(value):
-            return {key: _canonical_condition(value) for key, value in given.items()}
-    return given
-
-
-def _canonical_condition(value: Any) -> Any:
-    if type(value) is not dict:
-        return value
-    if len(value) == 1 and "$eq" in value:
-        plain = value["$eq"]
-        return value if isinstance(plain, Mapping | Regex | re.Pattern) else plain
-    return {
-        key: _in_order(item) if key in _UNORDERED else item for key, item in value.items()
-    }
-
-
-def _in_order(values: Any) -> Any:
-    """Return values in an order of their own, where they have one."""
-    if type(values) in (list, tuple) and _ORDERED_TYPES.issuperset(map(type, values)):
-        return sorted(values, key=repr)
-    return values
-
-
-def _canonical_projection(given: Any) -> Any:
-    """Return a projection that only takes fields or leaves them out with its names in order."""
-    if type(given) is dict and all(type(value) in (int, bool) for value in given.values()):
-        return dict(sorted(given.items(), key=repr))
-    return _in_order(given)
-
-
-_UNORDERED = frozenset({"$in", "$nin", "$all"})
-_HAS_ONE_FORM = _UNORDERED | {"$eq"}
-_ORDERED_TYPES = frozenset({str, int, float, bytes, ObjectId, DBRef, UUID, datetime})
-_CANONICAL: dict[str, Callable[[Any], Any]] = {
-    "filter": _canonical_filter,
-    "projection": _canonical_projection,
-}
-
-
 _BARE = frozenset({dict, str, int, float, bool, bytes})
 
 
@@ -424,7 +364,7 @@ class PyMongo:
                 for name, value, inherited in zip(_OPTIONS, own, usual, strict=True):
                     if value != inherited:
                         compared[name] = value.document
-            _make_canonical(compared)
+            make_canonical(compared)
             self._leave_out_driver_made(row, arguments, compared)
         elif row.scope == "client":
             compared = {
@@ -438,7 +378,7 @@ class PyMongo:
         elif row.scope == "cursor":
             operation = arguments["operation"]
             compared = cursors.query_arguments(operation)
-            _make_canonical(compared)
+            make_canonical(compared)
             method = "EXPLAIN" if "explain" in compared else row.method
             options = operation.codec_options
         else:

@@ -1,0 +1,126 @@
+"""One form for arguments that ask for the same: what has no order gets one.
+
+Python orders sets anew in each process, and clients make filters, projections, updates and groups
+of sets; one form lets the recording of one process answer the next. What has an order for the
+server keeps it: documents that are stored or compared whole, sorts, the stages of a pipeline, and
+every mapping that is no plain dict.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from bson import DBRef, ObjectId
+from bson.regex import Regex
+
+_Form = Callable[[Any], Any]
+
+
+def make_canonical(arguments: dict[str, Any]) -> None:
+    """Give each of a call's arguments its one form.
+
+    Args:
+        arguments: the arguments by name; values are replaced, never altered.
+    """
+    for name, form in FORMS.items():
+        if name in arguments:
+            arguments[name] = form(arguments[name])
+
+
+def canonical(name: str, value: Any) -> Any:
+    """Return the one form of an argument, or of an operation's part, of that name."""
+    form = FORMS.get(name)
+    return value if form is None else form(value)
+
+
+def _filter(given: Any) -> Any:
+    """Return a filter with the values of `$in`, `$nin` and `$all` in order, and `{"$eq": value}` as
+    the plain value.
+
+    Some releases of GridFS write one, some the other. A regular expression or a document means
+    something else when it is plain, and stays.
+    """
+    if type(given) is not dict:
+        return given
+    for value in given.values():
+        if type(value) is dict and not _HAS_ONE_FORM.isdisjoint(value):
+            return {key: _condition(value) for key, value in given.items()}
+    return given
+
+
+def _condition(value: Any) -> Any:
+    if type(value) is not dict:
+        return value
+    if len(value) == 1 and "$eq" in value:
+        plain = value["$eq"]
+        return value if isinstance(plain, Mapping | Regex | re.Pattern) else plain
+    return {key: _in_order(item) if key in _UNORDERED else item for key, item in value.items()}
+
+
+def _in_order(values: Any) -> Any:
+    """Return values in order, where each of them is written the same in every process."""
+    if type(values) in (list, tuple) and _WRITTEN_ALIKE.issuperset(map(type, values)):
+        return sorted(values, key=repr)
+    return values
+
+
+def _projection(given: Any) -> Any:
+    """Return a projection that only takes fields, or leaves them out, with its names in order."""
+    if type(given) is dict and all(type(value) in (int, bool) for value in given.values()):
+        return _by_name(given)
+    return _in_order(given)
+
+
+def _update(given: Any) -> Any:
+    """Return an update with its operators, and the fields each is for, in order of their names."""
+    if type(given) is not dict:
+        return given
+    for operator, fields in given.items():
+        if type(fields) is not dict or not operator.startswith("$"):
+            return given
+    return _by_name({operator: _by_name(fields) for operator, fields in given.items()})
+
+
+def _pipeline(given: Any) -> Any:
+    """Return a pipeline with the names that each of its stages computes in order."""
+    return [_stage(stage) for stage in given] if type(given) in (list, tuple) else given
+
+
+def _stage(value: Any) -> Any:
+    if type(value) is dict:
+        return _by_name({key: _KEPT.get(key, _stage)(item) for key, item in value.items()})
+    return [_stage(item) for item in value] if type(value) is list else value
+
+
+def _by_name(mapping: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(mapping.items(), key=lambda pair: str(pair[0])))
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+FORMS: dict[str, _Form] = {
+    "filter": _filter,
+    "projection": _projection,
+    "update": _update,
+    "doc": _update,
+    "pipeline": _pipeline,
+}
+"""Argument, or part of a bulk write's operation -> what gives it its one form."""
+
+_KEPT: dict[str, _Form] = {
+    "$match": _filter,
+    **dict.fromkeys(
+        ("$sort", "sort", "sortBy", "$literal", "$documents", "query", "$geoNear"), _as_it_is
+    ),
+}
+"""What lies inside a stage and is more than computed names."""
+
+_UNORDERED = frozenset({"$in", "$nin", "$all"})
+_HAS_ONE_FORM = _UNORDERED | {"$eq"}
+_WRITTEN_ALIKE = frozenset({str, int, float, bytes, ObjectId, DBRef, UUID, datetime})
