@@ -29,6 +29,7 @@ DEFAULTS = {
     "exclude_paths": (),
     "strict_order": False,
     "allow_repeats": False,
+    "match_lib": False,
     "passthrough": (),
     "name_template": None,
     "max_request_body": 65536,

@@ -30,7 +30,7 @@ logger = logging.getLogger("timetracer")
 BINDINGS: dict[str, Json] = {}
 """Placeholder label -> live value, for all cassettes that this process replays."""
 
-_SPILL_EVENTS = 2048
+_SPILL_EVENTS = 512
 _SPILL_BYTES = 4 * 1024 * 1024
 _SPILL_SECONDS = 0.25
 _LONGEST_WAIT = 2.0
@@ -63,6 +63,11 @@ class Event:
     def signature(self) -> Signature:
         """The event's signature."""
         return self._text.signature
+
+    @property
+    def lib(self) -> str:
+        """The driver: "pymongo" or "motor"."""
+        return self._text.call.lib
 
     @property
     def method(self) -> str:
@@ -149,9 +154,14 @@ class Event:
         data = body.get("data")
         return from_json(data) if isinstance(data, dict) else None
 
-    def bound(self) -> dict[str, Json]:
-        """Return what this cassette's placeholders were bound to since it was loaded."""
-        return dict(self.cassette.bound)
+    def bound(self, *, shared: bool) -> dict[str, Json]:
+        """Return what placeholders stand for already, so that a call may not contradict it.
+
+        Args:
+            shared: whether bindings of the run's other cassettes count. They do for a read, which
+                asks for what was written before; a write may bring a new value.
+        """
+        return self.cassette.bindings() if shared else dict(self.cassette.bound)
 
     def keep_bound(self, bindings: dict[str, Json]) -> None:
         """Keep bindings, and make them known to the other cassettes of the run."""
@@ -173,13 +183,20 @@ class Cassette:
         path: where they came from.
         allow_repeats: whether a used-up read may be answered again.
         strict_order: whether calls must come in recorded order.
+        match_lib: whether PyMongo's calls and Motor's are told apart.
 
     Raises:
         CassetteFormatError, CassetteVersionError: the bytes are no cassette that can be read.
     """
 
     def __init__(
-        self, data: bytes, path: str, *, allow_repeats: bool = False, strict_order: bool = False
+        self,
+        data: bytes,
+        path: str,
+        *,
+        allow_repeats: bool = False,
+        strict_order: bool = False,
+        match_lib: bool = False,
     ) -> None:
         parsed = document.parse(data, path)
         self.path = path
@@ -193,6 +210,7 @@ class Cassette:
             self.events,
             allow_repeats=allow_repeats,
             strict_order=strict_order,
+            match_lib=match_lib,
         )
 
     @property

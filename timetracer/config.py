@@ -277,6 +277,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("exclude_paths", PATH_PREFIXES, (), "Requests that are left alone."),
         Setting("strict_order", BOOLEAN, False, "Replay answers only in the recorded order."),
         Setting("allow_repeats", BOOLEAN, False, "Replay answers a used-up read again."),
+        Setting("match_lib", BOOLEAN, False, "Replay answers only the driver that was recorded."),
         Setting("passthrough", DRIVER_NAMES, (), "Drivers whose calls go to the server."),
         Setting(
             "name_template",
@@ -357,6 +358,7 @@ class TraceConfig:
     exclude_paths: Names = UNSET
     strict_order: bool = UNSET
     allow_repeats: bool = UNSET
+    match_lib: bool = UNSET
     passthrough: Names = UNSET
     name_template: str | None = UNSET
     max_request_body: int = UNSET

@@ -9,11 +9,14 @@ Sync and async share every decision; only the leaf that makes the call awaits.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,8 +48,12 @@ class Plugin(Protocol):
     def recorded(self, exchange: Exchange, session: Session, outcome: Outcome) -> None:
         """Add to the outcome what the plugin keeps beside the answer."""
 
-    def keep_error(self, exchange: Exchange, error: Exception) -> Outcome:
+    def keep_error(self, exchange: Exchange, error: BaseException) -> Outcome:
         """Take a snapshot of an exception."""
+
+    def cancelled_after(self, event: Any) -> float | None:
+        """Return how many seconds to wait for a call that was cancelled to be cancelled again;
+        None for any other event."""
 
     def raise_recorded(self, exchange: Exchange, event: Any) -> None:
         """Raise the exception that the event recorded, if it did."""
@@ -124,15 +131,21 @@ def wrapper_for(row: MethodRow, function: Any, plugin: Plugin) -> Callable[..., 
         plugin: what is done around a call.
     """
     parameters = parameters_of(function, row.rest)
-    leaf = _call_async if row.awaits else _call
+    name, qualified = function.__name__, function.__qualname__
 
     def wrapper(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         session = current()
         if type(session) is not Session:
             return wrapped(*args, **kwargs)
-        return leaf(row, parameters, plugin, session, wrapped, instance, args, kwargs)
+        return _call(row, parameters, plugin, session, wrapped, instance, args, kwargs)
 
-    return wrapper
+    def wrapper_async(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        # Nothing is done before it is awaited, and it is told from the driver's own by nobody.
+        made: Any = _call_async(row, parameters, plugin, wrapped, instance, args, kwargs)
+        made.__name__, made.__qualname__ = name, qualified
+        return made
+
+    return wrapper_async if row.awaits else wrapper
 
 
 def _call(
@@ -148,43 +161,103 @@ def _call(
     exchange, args, kwargs = _begin(row, parameters, plugin, session, instance, args, kwargs)
     if exchange is None:
         return wrapped(*args, **kwargs)
+    errand = ERRAND.get()
     event = session.answer(exchange.call, reads=row.reads)
+    while (seconds := _cancelled_after(plugin, event)) is not None:
+        plugin.replaying(exchange, event)
+        if errand is not None and errand.wait(seconds):
+            raise asyncio.CancelledError  # in the thread; nobody waits for it any more
+        event = session.answer(exchange.call, reads=row.reads)
     if event is not None:
         return _give(exchange, plugin, event)
     token = _enter(exchange, plugin, session)
     started = time.perf_counter()
+    if errand is not None:
+        errand.when_cancelled(
+            lambda: _keep_error(
+                exchange, plugin, session, asyncio.CancelledError(), started
+            )
+        )
     try:
         result = wrapped(*args, **kwargs)
     except Exception as error:
-        _keep_error(exchange, plugin, session, error, started)
+        if errand is None or errand.finish():
+            _keep_error(exchange, plugin, session, error, started)
         raise
     finally:
         CURRENT.reset(token)
-    _keep(exchange, plugin, session, result, started)
+    if errand is None or errand.finish():
+        _keep(exchange, plugin, session, result, started)
     return result
+
+
+class Errand:
+    """A call that a thread makes for a program that may cancel it; the thread's work goes on."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._keep: Callable[[], None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the program waits for it no longer."""
+        return self._cancelled.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is cancelled; tell whether it was."""
+        return self._cancelled.wait(seconds)
+
+    def when_cancelled(self, keep: Callable[[], None]) -> None:
+        """Have something done if it is cancelled before `finish`."""
+        self._keep = keep
+
+    def finish(self) -> bool:
+        """Tell whether the call's own outcome is the one to keep."""
+        with self._lock:
+            self._keep = None
+            return not self.cancelled
+
+    def cancel(self) -> None:
+        """Note that the program cancelled it."""
+        with self._lock:
+            keep, self._keep = self._keep, None
+            self._cancelled.set()
+        if keep is not None:
+            keep()
+
+
+ERRAND: ContextVar[Errand | None] = ContextVar("timetracer_errand", default=None)
+"""What the thread that makes this call makes it for."""
 
 
 async def _call_async(
     row: MethodRow,
     parameters: Parameters,
     plugin: Plugin,
-    session: Session,
     wrapped: Any,
     instance: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
+    session = current()
+    if type(session) is not Session:
+        return await wrapped(*args, **kwargs)
     exchange, args, kwargs = _begin(row, parameters, plugin, session, instance, args, kwargs)
     if exchange is None:
         return await wrapped(*args, **kwargs)
     event = session.answer(exchange.call, reads=row.reads)
+    while (seconds := _cancelled_after(plugin, event)) is not None:
+        plugin.replaying(exchange, event)
+        await asyncio.sleep(seconds)
+        event = session.answer(exchange.call, reads=row.reads)  # nobody cancelled this one
     if event is not None:
         return _give(exchange, plugin, event)
     token = _enter(exchange, plugin, session)
     started = time.perf_counter()
     try:
         result = await wrapped(*args, **kwargs)
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         _keep_error(exchange, plugin, session, error, started)
         raise
     finally:
@@ -210,10 +283,11 @@ def _begin(
     if bound is None:
         return None, args, kwargs
     name = row.documents
-    if name in bound and hasattr(bound[name], "__next__"):
+    if name in bound and _is_listed_by_driver(bound[name]):
         kept = list(bound[name])
+        if not hasattr(bound[name], "__len__"):
+            args, kwargs = (), {**bound, name: iter(kept)}
         bound[name] = kept
-        args, kwargs = (), {**bound, name: iter(kept)}
     try:
         defaults = parameters.defaults
         given = {
@@ -229,6 +303,14 @@ def _begin(
         return None, args, kwargs
     exchange = Exchange(row, call, instance, bound) if call is not None else None
     return exchange, args, kwargs
+
+
+def _is_listed_by_driver(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, list | tuple | Mapping | str)
+
+
+def _cancelled_after(plugin: Plugin, event: Any) -> float | None:
+    return plugin.cancelled_after(event) if event is not None and event.failed else None
 
 
 def _give(exchange: Exchange, plugin: Plugin, event: Any) -> Any:
@@ -257,7 +339,7 @@ def _keep(
 
 
 def _keep_error(
-    exchange: Exchange, plugin: Plugin, session: Session, error: Exception, started: float
+    exchange: Exchange, plugin: Plugin, session: Session, error: BaseException, started: float
 ) -> None:
     try:
         outcome = plugin.keep_error(exchange, error)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
@@ -44,6 +45,9 @@ class Recorded(Protocol):
 
     eid: int
     used: bool
+
+    @property
+    def lib(self) -> str: ...
 
     @property
     def redacted(self) -> bool: ...
@@ -150,6 +154,7 @@ class Index:
         events: the events in recorded order.
         allow_repeats: whether a used-up event may answer a read again.
         strict_order: whether calls must come in the recorded order.
+        match_lib: whether an event answers only calls of the driver that it was recorded of.
     """
 
     def __init__(
@@ -158,15 +163,20 @@ class Index:
         *,
         allow_repeats: bool = False,
         strict_order: bool = False,
+        match_lib: bool = False,
     ) -> None:
-        self._groups: dict[tuple[str, str], _Group] = {}
+        self._groups: dict[tuple[str, ...], _Group] = {}
+        self._key: Callable[[Any], tuple[str, ...]] = attrgetter(
+            "method", "url", *(["lib"] if match_lib else [])
+        )
         self._allow_repeats = allow_repeats
+        self._reads = False
         self._strict_order = strict_order
         self._order = list(events)
         self._next = 0
         self._lock = Lock()
         for event in self._order:
-            key = (event.method, event.url)
+            key = self._key(event)
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = _Group()
@@ -174,10 +184,11 @@ class Index:
 
     def take(self, call: Call, *, reads: bool = False) -> Match | None:
         """Return the event that answers `call` and mark it used, or None for a miss."""
-        group = self._groups.get((call.method, call.url))
+        group = self._groups.get(self._key(call))
         if group is None:
             return None
         with self._lock:
+            self._reads = reads
             if not group.ready:
                 self._prepare(group)
             for level in LEVELS:
@@ -221,7 +232,7 @@ class Index:
         The same method and namespace come first, then the fewest differing values, unused ones
         before used ones.
         """
-        group = self._groups.get((call.method, call.url))
+        group = self._groups.get(self._key(call))
         if group is not None:
             asked = key_to_json(call.key)
             return _fewest(group.events[:_COMPARED], asked)
@@ -281,7 +292,7 @@ def _redacted(index: Index, group: _Group, call: Call) -> Any:
         key = _masked_key(asked, paths)
         waiting = masked.get(key) if key is not None else None
         for event in waiting or ():
-            bindings = event.bound()
+            bindings = event.bound(shared=index._reads)
             if bind(event.arguments(), asked, bindings) and index._in_order(event):
                 assert waiting is not None
                 waiting.remove(event)

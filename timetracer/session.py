@@ -53,7 +53,7 @@ from timetracer.errors import (
     TimetracerError,
 )
 from timetracer.model import Call, Json, RequestRecord, ResponseRecord
-from timetracer.naming import request_stem, script_stem, take_name
+from timetracer.naming import UNIQUE_TEMPLATE, request_stem, script_stem, take_name
 from timetracer.recovery import beside_name, open_spool, recover, tell_beside
 from timetracer.redaction import RedactionRules, Redactor
 from timetracer.stores import SUFFIXES, Store, find_latest, split_suffix, write_alone
@@ -554,12 +554,14 @@ def _finish_process(*, interrupted: bool = False) -> None:
     stopped = getattr(sys, "last_type", None) is KeyboardInterrupt and not _wide.serves_requests
     with _finishing:
         _wide.finishing = True
-        session, _wide.own = _wide.own, None
-        if session is not None:
-            session.finish(failed=interrupted or stopped)
-            if _wide.session is session:
-                _wide.session = PASS
-        _wide.finishing = False
+        try:
+            session, _wide.own = _wide.own, None
+            if session is not None:
+                session.finish(failed=interrupted or stopped)
+                if _wide.session is session:
+                    _wide.session = PASS
+        finally:
+            _wide.finishing = False
     if _wide.ending:
         os.kill(os.getpid(), _wide.ending)
 
@@ -663,10 +665,12 @@ def _found_request(config: TraceConfig, mode: Mode, request: RequestRecord) -> S
     store = FileStore(config.cassette_dir)
     suffix = SUFFIXES[config.compression]
     stem = _request_name(config, mode, request)
-    cassette = None
+    cassette = found = None
     where = store.locate(stem + suffix)
     if mode.reads != "never":
-        found = takes.choose_take(store, stem, request)
+        found = takes.choose_take(
+            store, stem, request, earlier_runs_only=mode.records != "never"
+        )
         if found is not None:
             where = store.locate(found[0])
             cassette = _load(found[1], where, config)
@@ -674,15 +678,13 @@ def _found_request(config: TraceConfig, mode: Mode, request: RequestRecord) -> S
     if mode.records == "always" or (mode.records == "when_absent" and cassette is None):
         recording = _recording(config, cassette)
     partial = config.errors_only or config.sample_rate < 1
-    found_name = Path(where).name if cassette is not None else None
     claimed: list[str] = []
 
     def save(session: Session, failed: bool) -> str | None:
         if config.errors_only and not _is_error(session.response):
             return None
-        if found_name is not None:
-            write_alone(store, found[0], session.chunks())  # type: ignore[index]
-            return where
+        if found is not None:
+            return _save(session, failed, store, found[0], write_alone)
         if not claimed:  # calls made while a response is closed are written to the same take
             claimed.append(stem + suffix if partial else takes.claim_take(store, stem, suffix))
         return _save(session, failed, store, claimed[0], takes.write_take)
@@ -702,7 +704,7 @@ def _request_name(config: TraceConfig, mode: Mode, request: RequestRecord) -> st
     if template is None and mode.reads == "never" and (
         config.errors_only or config.sample_rate < 1
     ):
-        template = "{method}__{path}-{time}-{id}"
+        template = UNIQUE_TEMPLATE
     return request_stem(
         request.method,
         shown(request.path),
@@ -840,7 +842,11 @@ def _existing(store: Store, name: str, mode: Mode) -> str | None:
 
 def _load(data: bytes, where: str, config: TraceConfig) -> Cassette:
     return Cassette(
-        data, where, allow_repeats=config.allow_repeats, strict_order=config.strict_order
+        data,
+        where,
+        allow_repeats=config.allow_repeats,
+        strict_order=config.strict_order,
+        match_lib=config.match_lib,
     )
 
 

@@ -10,6 +10,7 @@ an earlier run go only once their request is recorded again.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from timetracer import document, runs
@@ -23,6 +24,9 @@ _REPLAY = "replay"
 
 _reached: dict[tuple[str, str], int] = {}
 """The last take that this process claimed, by run and stem: the next claim begins behind it."""
+
+_served: dict[tuple[str, str, str], int] = {}
+"""How many takes this process has tried to serve, by run, stem and first take."""
 
 
 def claim_take(store: Store, stem: str, suffix: str) -> str:
@@ -48,28 +52,46 @@ def write_take(store: Store, name: str, chunks: Any) -> None:
             runs.release(_RECORD, claimed)
 
 
-def choose_take(store: Store, stem: str, request: RequestRecord) -> tuple[str, bytes] | None:
+def choose_take(
+    store: Store, stem: str, request: RequestRecord, *, earlier_runs_only: bool = False
+) -> tuple[str, bytes] | None:
     """Return name and bytes of the take that answers a request, or None where there is none.
 
     Takes whose request had an equal body come before all others; of those, the first that no
     request of this run has had yet, else the last.
 
+    Args:
+        store: where the takes lie.
+        stem: their common name.
+        request: the request.
+        earlier_runs_only: whether takes that this run recorded do not count: since then, the
+            data may have changed.
+
     Raises:
         CassetteFormatError: the file belongs to another request.
     """
-    takes = _takes(store, stem)
-    if not takes:
+    names = [name for name, _ in _takes(store, stem)]
+    if earlier_runs_only:
+        names = [name for name in names if _facts(store, name).run != runs.run_label()]
+    if len(names) > 1:
+        equal = [name for name in names if _facts(store, name).body_hash == request.body_hash]
+        names = equal or names
+    if not names:
         return None
-    read = [(name, store.read(name)) for name, _ in takes]
-    if len(read) > 1:
-        same = [(name, data) for name, data in read if _body_hash(data, name) == request.body_hash]
-        read = same or read
-    name, data = next(
-        (take for take in read if runs.claim(_REPLAY, store.locate(take[0]))), read[-1]
-    )
+    name = _next_unserved(store, stem, names)
+    data = store.read(name)
     where = store.locate(name)
     _check_request(document.header_of(data, where), request, where)
     return name, data
+
+
+def _next_unserved(store: Store, stem: str, names: list[str]) -> str:
+    counted = (runs.run_label(), store.locate(stem), names[0])
+    for position in range(_served.get(counted, 0), len(names)):
+        _served[counted] = position + 1
+        if runs.claim(_REPLAY, store.locate(names[position])):
+            return names[position]
+    return names[-1]
 
 
 def _takes(store: Store, stem: str) -> list[tuple[str, int]]:
@@ -88,12 +110,32 @@ def _claimed(store: Store, stem: str, take: int) -> str:
     return store.locate(take_name(split_suffix(stem)[0], take, ""))
 
 
-def _body_hash(data: bytes, name: str) -> str:
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    run: str
+    body_hash: str
+
+
+_known: dict[tuple[str, float], _Facts] = {}
+_MOST_KNOWN = 10_000
+
+
+def _facts(store: Store, name: str) -> _Facts:
+    version = (store.locate(name), store.modified(name))
+    if version not in _known:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[version] = _read_facts(store, name)
+    return _known[version]
+
+
+def _read_facts(store: Store, name: str) -> _Facts:
     try:
-        request = document.header_of(data, name).get("request") or {}
+        header = document.header_of(store.read(name), store.locate(name))
     except CassetteError:
-        return ""
-    return str(request.get("body_hash") or "")
+        return _Facts("", "")  # the error comes when the take is used
+    request, session = header.get("request") or {}, header.get("session") or {}
+    return _Facts(str(session.get("run") or ""), str(request.get("body_hash") or ""))
 
 
 def _check_request(header: Mapping[str, Any], request: RequestRecord, path: str) -> None:

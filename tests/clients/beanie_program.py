@@ -121,7 +121,7 @@ async def writes(say: Say) -> None:
     lamp = Product(name="Lamp", price=Decimal("9.90"), tags=["light"], maker=acme, others=[bolt])
     await lamp.insert()
     say("revision", lamp.revision_id)
-    await Product.insert_many([Product(name="Nail", tags=["iron"]), Product(name="Nut", tags=["iron"])])
+    await Product.insert_many([Product(name=name, tags=["iron"]) for name in ("Nail", "Nut")])
     desk = Product(name="Desk", parts=[Part(label="leg"), Part(label="top", weight=9)])
     await desk.create()
     desk.price = Decimal("20")
@@ -162,7 +162,8 @@ async def updates(say: Say) -> None:
     )
     say("upsert", upserted)
     async with BulkWriter() as writer:
-        await Product.find_one({"name": "Nut"}).update(Set({Product.touched: 1}), bulk_writer=writer)
+        nut = Product.find_one({"name": "Nut"})
+        await nut.update(Set({Product.touched: 1}), bulk_writer=writer)
         await Product.insert_one(Product(name="Bulk"), bulk_writer=writer)
         await Product.find_one({"name": "Nail"}).delete(bulk_writer=writer)
     say("bulk", [(p.name, p.touched) for p in await Product.find_all().sort("name").to_list()])
@@ -175,7 +176,8 @@ async def links(say: Say) -> None:
     say("fetched", (lamp.maker.name, [maker.name for maker in lamp.others]))
     eager = await Product.find_one({"name": "Lamp"}, fetch_links=True)
     say("looked up", [type(link).__name__ for link in (eager.maker, *eager.others)])
-    say("by link", [p.name for p in await Product.find({"maker.name": "Acme"}, fetch_links=True).to_list()])
+    of_acme = Product.find({"maker.name": "Acme"}, fetch_links=True)
+    say("by link", [product.name for product in await of_acme.to_list()])
     shop = Shop(city="Rome", products=[Product(name="New", maker=Maker(name="Dyno")), lamp])
     await shop.save(link_rule=WriteRules.WRITE)
     kept = await Shop.find_one({"city": "Rome"}, fetch_links=True)
@@ -191,7 +193,8 @@ async def links(say: Say) -> None:
 async def inheritance(say: Say) -> None:
     await Vehicle(wheels=4).insert()
     await Bike(wheels=2, gears=7).insert()
-    say("inherited", [repr(type(v).__name__) for v in await Vehicle.find(with_children=True).to_list()])
+    vehicles = await Vehicle.find(with_children=True).to_list()
+    say("inherited", [type(vehicle).__name__ for vehicle in vehicles])
     say("child", (await Bike.find_one({"wheels": 2})).gears)
 
 
@@ -199,8 +202,10 @@ async def transactions(client: Any, say: Say) -> None:
     async with client.start_session() as session:
         async with await session.start_transaction():
             await Maker(name="Eon").insert(session=session)
-            await Maker.find_one({"name": "Bolt"}, session=session).update({"$set": {"name": "Volt"}})
-        say("committed", await Maker.find({"name": {"$in": ["Eon", "Volt"]}}, session=session).count())
+            bolt = Maker.find_one({"name": "Bolt"}, session=session)
+            await bolt.update({"$set": {"name": "Volt"}})
+        new = {"name": {"$in": ["Eon", "Volt"]}}
+        say("committed", await Maker.find(new, session=session).count())
         try:
             async with await session.start_transaction():
                 await Maker(name="Flux").insert(session=session)

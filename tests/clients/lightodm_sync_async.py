@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-USER, PASSWORD = "timetracer_lightodm", "lightodm-pass"
+PASSWORD = "lightodm-pass"
 
 
 class User(MongoBaseModel):
@@ -31,18 +31,19 @@ class Visit(MongoBaseModel):
 
 
 async def main(uri: str, database: str, say: Callable[[str, Any], None]) -> None:
+    user = f"user_of_{database}"
     with MongoClient(uri) as administrator:
         try:
-            administrator.admin.command("dropUser", USER)
+            administrator.admin.command("dropUser", user)
         except OperationFailure as error:
             say("no user yet", error.code)
-        administrator.admin.command("createUser", USER, pwd=PASSWORD, roles=["root"])
-        connect(url=uri, username=USER, password=PASSWORD, db_name=database)
+        administrator.admin.command("createUser", user, pwd=PASSWORD, roles=["root"])
+        connect(url=uri, username=user, password=PASSWORD, db_name=database)
         sync(say)
         await asynchronous(say)
         (await get_async_client()).close()
         get_client().close()
-        administrator.admin.command("dropUser", USER)
+        administrator.admin.command("dropUser", user)
 
 
 def sync(say: Callable[[str, Any], None]) -> None:

@@ -65,7 +65,8 @@ async def queries(db: Any, say: Callable[[str, Any], None]) -> None:
     say("exists", await users.find_one({"name": "Ann"}, projection={"_id": 1}) is not None)
     say("count", await users.count_documents({"active": False}, skip=1))
     say("distinct", await users.distinct("active"))
-    say("update", (await users.update_many({"active": False}, {"$inc": {"logins": 1}})).raw_result["n"])
+    result = await users.update_many({"active": False}, {"$inc": {"logins": 1}})
+    say("update", result.raw_result["n"])
     changed = await users.find_one_and_update(
         {"name": "Bob"}, {"$inc": {"logins": 5}}, return_document=ReturnDocument.AFTER
     )
@@ -79,7 +80,7 @@ async def queries(db: Any, say: Callable[[str, Any], None]) -> None:
 
 async def references(db: Any, say: Callable[[str, Any], None]) -> None:
     ann = await db.user.find_one({"name": "Ann"})
-    post = {"_id": ObjectId(), "title": "One", "author": ann["_id"], "ref": DBRef("user", ann["_id"])}
+    post = {"_id": ObjectId(), "author": ann["_id"], "ref": DBRef("user", ann["_id"])}
     await db.post.insert_one(post)
     say("fetched", (await db.user.find_one({"_id": post["author"]}))["name"])
     say("dereferenced", (await db.dereference(post["ref"]))["name"])
@@ -91,7 +92,8 @@ async def references(db: Any, say: Callable[[str, Any], None]) -> None:
 
 async def files(db: Any, say: Callable[[str, Any], None]) -> None:
     bucket = AsyncGridFSBucket(db, bucket_name="fs")
-    kept = await bucket.upload_from_stream("a.txt", io.BytesIO(b"text " * 60_000), metadata={"n": 1})
+    text = io.BytesIO(b"text " * 60_000)
+    kept = await bucket.upload_from_stream("a.txt", text, metadata={"n": 1})
     stream = await bucket.open_download_stream(kept)
     say("file", (stream.length, stream.metadata, await stream.read(4)))
     say("read on", len(await stream.read()))

@@ -100,7 +100,7 @@ def queries(say: Callable[[str, Any], None]) -> None:
     say("count", (Author.objects.count(), Post.objects(tags="b").count()))
     say("Q", [p.title for p in Post.objects(me.Q(tags="a") | me.Q(title__startswith="Th"))])
     say("regex", [a.name for a in Author.objects(name__iexact="BOB")])
-    say("in", [a.name for a in Author.objects(name__in=["Ann", "Cid"]).order_by("-name")])
+    say("in", [a.name for a in Author.objects(name__in={"Ann", "Cid"}).order_by("-name")])
     say("slice", [p.title for p in Post.objects[1:3]])
     posts = Post.objects.order_by("-number").only("title").batch_size(1)
     say("only", [(p.title, p.tags) for p in posts])

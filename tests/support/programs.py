@@ -121,7 +121,10 @@ def run(
     if stage != "plain" and before is None:
         _switch_on()
     running = Steps(
-        MongoClient(uri, connect=before is None), uri, stage, os.environ["TEST_DATABASE"]
+        MongoClient(uri, connect=before is None, heartbeatFrequencyMS=500),
+        uri,
+        stage,
+        os.environ["TEST_DATABASE"],
     )
     if before is not None:
         before(running)

@@ -38,7 +38,8 @@ COMMANDS = {
     "set up environments, and `python dev.py test` runs these tests.",
     "curl": "curl itself, or a few lines of Python where there is none; answers are kept, so that "
     "equal requests can be compared.",
-    "docker": "`docker stop mongodb` ends the document's own server; the next Python block has one again.",
+    "docker": "`docker stop mongodb` ends the document's own server; the next Python block has one "
+    "again.",
     "pip": "checked by its form: the checkout is a project, and has the extras that are named.",
 }
 """What bash finds before the programs of these names (tests/support/shims.py)."""
@@ -81,6 +82,12 @@ SUPPLIED: tuple[Supplied, ...] = (
         "seeded data: a user",
         before=f'python -c "{SEED}'
         "client.shop.users.insert_one({'_id': '123', 'name': 'Alice'})\"\n",
+    ),
+    Supplied(
+        "docs/odms.md",
+        "import mongoengine as me",
+        "an ODM, which is no package of the tests",
+        before="import tests.clients.on_path\n",
     ),
     Supplied(
         "docs/configuration.md",

@@ -170,8 +170,8 @@ _BLURRED = (
     (r"(?<=datetime\()20(2[4-9]|[3-9]\d)-[^)+ ]*", "time"),
     (r"(?<=Timestamp\()[0-9]{9,}, [0-9]+", "time"),
     (r"(?<='_data': ')[0-9A-Fa-f]+", "token"),
-    (r"(?<=uuid': )Binary\(subtype=4, b(['\"]).*?\1\)", "uuid"),
-    (r"(?<=UUID\(')[0-9a-f-]{36}", "uuid"),
+    (r"(?<=id': )Binary\(subtype=4, b(['\"]).*?\1\)", "uuid"),
+    (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "uuid"),
     (r"(?<=[Cc]ursor id )\d+", "number"),
 )
 

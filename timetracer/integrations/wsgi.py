@@ -165,8 +165,12 @@ class CopiedInput:
         if name in ("readinto", "readinto1"):
             return lambda buffer: self._read_into(attribute, buffer)
         if name in _UNSEEN:
-            self._copy.spoilt = True
+            return lambda *args: self._unseen(attribute(*args))
         return attribute
+
+    def _unseen(self, result: Any) -> Any:
+        self._copy.spoilt = True  # only now: a stream that cannot do it has raised
+        return result
 
     def _read_into(self, read: Any, buffer: Any) -> Any:
         size = read(buffer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -63,9 +64,12 @@ def _condition(value: Any) -> Any:
 
 def _in_order(values: Any) -> Any:
     """Return values in order, where each of them is written the same in every process."""
-    if type(values) in (list, tuple) and _WRITTEN_ALIKE.issuperset(map(type, values)):
-        return sorted(values, key=repr)
-    return values
+    if type(values) not in (list, tuple):
+        return values
+    kinds = set(map(type, values))
+    if not _ORDER.keys() >= kinds:
+        return values
+    return sorted(values, key=_ORDER[kinds.pop()] if len(kinds) == 1 else repr)
 
 
 def _projection(given: Any) -> Any:
@@ -123,4 +127,14 @@ _KEPT: dict[str, _Form] = {
 
 _UNORDERED = frozenset({"$in", "$nin", "$all"})
 _HAS_ONE_FORM = _UNORDERED | {"$eq"}
-_WRITTEN_ALIKE = frozenset({str, int, float, bytes, ObjectId, DBRef, UUID, datetime})
+_ORDER: dict[type, Callable[[Any], Any] | None] = {
+    str: None,
+    int: None,
+    bytes: None,
+    float: repr,
+    ObjectId: attrgetter("binary"),
+    UUID: attrgetter("bytes"),
+    DBRef: repr,
+    datetime: repr,
+}
+"""Type whose values are written the same in every process -> what orders them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import struct
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -62,6 +63,7 @@ class CursorOutcome:
         open: whether the server has more, as far as is known.
         explained: whether the reply is a query plan and no cursor.
         error: the exception that ended it, as JSON.
+        cancelled: the batches whose reading was cancelled at first, as [number, milliseconds].
     """
 
     session: Session
@@ -75,6 +77,7 @@ class CursorOutcome:
     reached_server: bool = True
     extras: dict[str, Json] = field(default_factory=dict)
     continued: int = 0
+    cancelled: list[Json] = field(default_factory=list)
     _size: int = 0
 
     def add(self, batch: Batch, *, more: bool) -> None:
@@ -109,6 +112,8 @@ class CursorOutcome:
             cursor["error"] = self.error
         if self.continued:
             cursor["continued"] = self.continued
+        if self.cancelled:
+            cursor["cancelled"] = self.cancelled
         return {
             "status": 0,
             "cursor": cursor,
@@ -159,6 +164,7 @@ class Recorded:
         arrays: each batch as a BSON array.
         sizes: the number of documents in each.
         tokens: the change stream's token after each, as BSON, or None.
+        cancelled: the batches whose reading was cancelled at first, as (number, milliseconds).
     """
 
     arrays: tuple[bytes, ...]
@@ -170,6 +176,7 @@ class Recorded:
     error: Json
     explained: bytes | None
     continued: int
+    cancelled: tuple[tuple[int, float], ...]
 
 
 def recorded_cursor(result: dict[str, Any]) -> Recorded:
@@ -198,6 +205,7 @@ def recorded_cursor(result: dict[str, Any]) -> Recorded:
         cursor.get("error"),
         explained,
         cursor.get("continued") or 0,
+        tuple((number, milliseconds) for number, milliseconds in cursor.get("cancelled") or ()),
     )
 
 
@@ -224,7 +232,7 @@ class Reading:
         stream: whether it is polled for data to come, so that an empty last batch repeats.
     """
 
-    __slots__ = ("_call", "_event", "_next", "_recorded", "_session", "_stream")
+    __slots__ = ("_call", "_cancels", "_event", "_next", "_recorded", "_session", "_stream")
 
     def __init__(self, event: RecordedResult, session: Session, call: Call, stream: bool) -> None:
         self._event = event
@@ -233,6 +241,7 @@ class Reading:
         self._call = call
         self._stream = stream
         self._next = 0
+        self._cancels = list(self._recorded.cancelled)
 
     @property
     def address(self) -> Any:
@@ -244,19 +253,31 @@ class Reading:
         """The query plan, where the event holds one and no cursor."""
         return self._recorded.explained
 
-    def reply(self, kind: str, namespace: str) -> bytes:
+    @property
+    def at_end(self) -> bool:
+        """Whether all that was read has been given."""
+        return self._next >= len(self._recorded.arrays)
+
+    def cancelled_after(self) -> float | None:
+        """Return for how many seconds the next reply waits to be cancelled, None if not at all."""
+        if not self._cancels or self._cancels[0][0] != self._next:
+            return None
+        return failures.patience(self._cancels.pop(0)[1])
+
+    def reply(self, kind: str, namespace: str, options: Any) -> bytes:
         """Return the next reply, as BSON.
 
         Args:
             kind: "firstBatch" or "nextBatch".
             namespace: the namespace where none was recorded.
+            options: the codec options with which replies are decoded.
 
         Raises:
             ReadPastRecordingError: no more was read when it was recorded.
         """
         recorded = self._recorded
         if self._next >= len(recorded.arrays):
-            self._beyond()
+            self._beyond(options)
             recorded = self._recorded
         number = self._next
         self._next += 1
@@ -273,10 +294,10 @@ class Reading:
             cursor += _embedded(b"postBatchResumeToken", token)
         return _whole(_embedded(b"cursor", _whole(cursor)) + _OK)
 
-    def _beyond(self) -> None:
+    def _beyond(self, options: Any) -> None:
         recorded = self._recorded
         if recorded.error is not None:
-            raise failures.rebuild(recorded.error)
+            raise failures.rebuild(recorded.error, options)
         if recorded.continued:
             self._go_on(recorded.continued)
             return
@@ -300,6 +321,7 @@ class Reading:
         self._event = event
         self._recorded = event.cached(recorded_cursor)
         self._next = 0
+        self._cancels = list(self._recorded.cancelled)
 
 
 def continuation(call: Call, mark: int) -> Call:
@@ -332,7 +354,8 @@ def respond(reading: Reading, operation: Any, cursor: Any) -> ReplayedResponse:
         payload = reading.plan
     else:
         kind = "nextBatch" if isinstance(operation, _GetMore) else "firstBatch"
-        payload = reading.reply(kind, f"{operation.db}.{operation.coll}")
+        namespace = f"{operation.db}.{operation.coll}"
+        payload = reading.reply(kind, namespace, operation.codec_options)
     docs = cursor._unpack_response(
         _OpMsg(0, payload),
         getattr(operation, "cursor_id", None),
@@ -426,10 +449,16 @@ def go_on(link: CursorOutcome, started: float) -> CursorOutcome:
     return following
 
 
-def fail(link: CursorOutcome, error: Exception) -> None:
-    """Keep the exception that ended a recorded cursor."""
-    link.error = failures.error_to_json(error)
+def fail(link: CursorOutcome, error: Exception, options: Any) -> None:
+    """Keep the exception that ended a recorded cursor, whose replies `options` decode."""
+    link.error = failures.error_to_json(error, options)
     link.open = False
+
+
+def cancel(link: CursorOutcome, started: float) -> None:
+    """Keep that reading the next batch was cancelled; the cursor may be read on."""
+    elapsed = round((time.perf_counter() - started) * 1000, 3)
+    link.cancelled.append([len(link.batches), elapsed])
 
 
 def is_getmore(operation: Any) -> bool:
@@ -534,7 +563,7 @@ def command_cursor(
         arguments: the call's arguments, of which the cursor keeps some.
         raw: whether it is a cursor of raw batches.
     """
-    reply = _OpMsg(0, reading.reply("firstBatch", target.full_name))
+    reply = _OpMsg(0, reading.reply("firstBatch", target.full_name, options))
     if raw:
         document: Any = dict(reply.unpack_response()[0]["cursor"])
         document["firstBatch"] = []

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import bson
+from bson.son import SON
 from pymongo import errors, results
 
-from timetracer.codec import CodecError, from_json, to_json
+from timetracer.codec import (
+    CodecError,
+    Unencodable,
+    dumps,
+    from_json,
+    json_to_bson,
+    loads,
+    to_json,
+)
 from timetracer.errors import UnreplayableError
 from timetracer.model import Json
 
@@ -44,9 +54,14 @@ class Failed:
         }
 
 
-def keep(error: BaseException) -> Failed:
-    """Take a snapshot of an exception."""
-    return Failed(error_to_json(error), _came_from_server(error))
+def keep(error: BaseException, options: Any = None) -> Failed:
+    """Take a snapshot of an exception.
+
+    Args:
+        error: the exception.
+        options: the codec options with which the call's replies are decoded; None for none.
+    """
+    return Failed(error_to_json(error, options), _came_from_server(error))
 
 
 def _came_from_server(error: BaseException) -> bool:
@@ -57,8 +72,8 @@ def _came_from_server(error: BaseException) -> bool:
     return isinstance(error, errors.AutoReconnect)
 
 
-def error_to_json(error: BaseException) -> dict[str, Json]:
-    """Return an exception as the JSON that cassettes hold."""
+def error_to_json(error: BaseException, options: Any = None) -> dict[str, Json]:
+    """Return an exception as the JSON that cassettes hold; for the arguments see `keep`."""
     kind = type(error)
     kept: dict[str, Json] = {
         "class": f"{kind.__module__}.{kind.__qualname__}",
@@ -71,7 +86,17 @@ def error_to_json(error: BaseException) -> dict[str, Json]:
             kept[key] = detail_to_json(value)
     if isinstance(error, errors.PyMongoError):
         kept["labels"] = sorted(error._error_labels)
+    if "details" in kept:
+        form = _form_of(error.details, kept["details"], options)  # type: ignore[attr-defined]
+        if form != "plain":
+            kept["details_as"] = form
+    if kind.__module__.partition(".")[0] not in _DRIVERS and vars(error):
+        kept["attributes"] = {name: to_json(value) for name, value in vars(error).items()}
     return kept
+
+
+_DRIVERS = frozenset({"builtins", "bson", "pymongo", "gridfs"})
+"""Packages whose exceptions the families build whole; others keep what their objects hold."""
 
 
 _ATTRIBUTES = {
@@ -144,6 +169,44 @@ def result_from_json(kept: dict[str, Json]) -> Any:
     return kind(from_json(kept["value"]), kept["acknowledged"])
 
 
+# ------------------------------------------------------------------------------- details
+
+
+def _form_of(details: Any, kept: Json, options: Any) -> str:
+    """Return how details are made again type for type: the name of a form, "plain" for want of
+    one that is better."""
+    told = repr(details)
+    for name in _FORMS:
+        try:
+            if repr(_formed(_copy(kept), name, options)) == told:
+                return name
+        except Exception:
+            continue
+    return "plain"
+
+
+def _copy(kept: Json) -> Json:
+    """Return JSON that `from_json` may use up."""
+    return loads(dumps(kept))
+
+
+def _formed(kept: Json, form: str, options: Any) -> Any:
+    change = _FORMS[form]
+    if change is None:
+        return detail_from_json(kept)
+    wanted = options or bson.DEFAULT_CODEC_OPTIONS
+    return bson.decode(json_to_bson(kept), codec_options=wanted._replace(**change))
+
+
+_FORMS: dict[str, dict[str, Any] | None] = {
+    "plain": None,
+    "own": {},
+    "dict": {"document_class": dict},
+    "son": {"document_class": SON},
+}
+"""Form -> what it changes of the call's codec options, None where the JSON tells all."""
+
+
 def _value(value: Json) -> Any:
     try:
         return from_json(value)
@@ -151,15 +214,54 @@ def _value(value: Json) -> Any:
         return None  # an object of the program's own, of which only the class was kept
 
 
+# ------------------------------------------------------------------------------- cancelled calls
+
+_CANCELLED = "asyncio.exceptions.CancelledError"
+_PATIENCE = 2.0
+"""Seconds that replay waits for a cancellation beyond the time that it took when recorded."""
+
+
+def cancelled_after(event: Any) -> float | None:
+    """Return for how many seconds a call that was cancelled waits to be cancelled again.
+
+    Args:
+        event: the event of a call that failed.
+
+    Returns:
+        Seconds, None where the call was not cancelled.
+    """
+    if event.result()["error"].get("class") != _CANCELLED:
+        return None
+    return patience(loads(event.line).get("duration_ms") or 0)
+
+
+def patience(milliseconds: float) -> float:
+    """Return how many seconds to wait for what took so long when it was recorded."""
+    return milliseconds / 1000 + _PATIENCE
+
+
 # ------------------------------------------------------------------------------- rebuilding
 
 
-def rebuild(kept: dict[str, Json]) -> BaseException:
+def rebuild(
+    kept: dict[str, Json], options: Any = None, given: Iterable[Any] = ()
+) -> BaseException:
     """Return the exception that was kept.
+
+    Args:
+        kept: the exception as JSON.
+        options: the codec options with which the call's replies are decoded; None for none.
+        given: the call's arguments: where the exception held one of them, or an object in one
+            that no cassette can hold, it holds the live one.
 
     Raises:
         UnreplayableError: its class is not loaded in this process, or is no exception.
     """
+    if kept["class"] == _CANCELLED:
+        raise UnreplayableError(
+            "this call was cancelled when it was recorded, and nothing cancels it now.\n"
+            "Record it again, or cancel it as it was."
+        )
     kind = _find(kept["class"])
     message = str(_value(kept["message"]))
     if kind is None:
@@ -167,9 +269,17 @@ def rebuild(kept: dict[str, Json]) -> BaseException:
             f"the recorded call raised {kept['class']}: {message}\n"
             "That class is not known in this process. Import its module before the call."
         )
+    kept = _copy(kept)
+    if "details" in kept:
+        form = kept.get("details_as")
+        details = _formed(kept["details"], form if form in _FORMS else "plain", options)
+        kept = {**kept, "details": details}
     family = next(family for family in _FAMILIES if issubclass(kind, family.base))
     error = family.build(kind, kept, message)
     error.args = tuple(_value(value) for value in kept["args"])
+    for name, value in (kept.get("attributes") or {}).items():
+        setattr(error, name, _value(value))
+    _put_live(error, given)
     if isinstance(error, errors.PyMongoError):
         error._message = message
         error._error_labels = set(kept.get("labels") or ())
@@ -196,7 +306,7 @@ class _Family:
 
 
 def _details(kept: dict[str, Json]) -> Any:
-    return detail_from_json(kept.get("details"))
+    return kept.get("details")
 
 
 def _operation_failure(kind: Any, kept: dict[str, Json], message: str) -> BaseException:
@@ -237,3 +347,55 @@ _FAMILIES = (
     _Family(errors.PyMongoError, lambda kind, kept, message: kind(message, kept.get("labels"))),
     _Family(BaseException, _bare),
 )
+
+
+# ------------------------------------------------------------------------------- live objects
+
+
+def _put_live(error: BaseException, given: Iterable[Any]) -> None:
+    """Put the call's own arguments where the recorded exception held those of its call."""
+    places = [name for name in vars(error) if name == "_document" or _has_gap(vars(error)[name])]
+    if not places and not _has_gap(error.args):
+        return
+    live = [(to_json(value), value) for value in _held(list(given), set())]
+    error.args = tuple(_live(value, live) for value in error.args)
+    for name in places:
+        setattr(error, name, _live(vars(error)[name], live))
+
+
+def _has_gap(value: Any) -> bool:
+    """Tell whether a value that was loaded has a place where a cassette could hold nothing."""
+    if isinstance(value, dict):
+        return any(_has_gap(item) for pair in value.items() for item in pair)
+    if isinstance(value, list | tuple):
+        return any(_has_gap(item) for item in value)
+    return isinstance(value, Unencodable)
+
+
+def _held(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield a value and what it holds: documents, lists, and objects of any other kind."""
+    if isinstance(value, str | bytes | int | float | None) or id(value) in seen:
+        return
+    seen.add(id(value))
+    yield value
+    if isinstance(value, dict):
+        inner: Any = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = value
+    else:
+        names = [name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())]
+        inner = [getattr(value, name, None) for name in names]
+    for item in list(inner):
+        yield from _held(item, seen)
+
+
+def _live(value: Any, live: list[tuple[Json, Any]]) -> Any:
+    if not isinstance(value, dict | list | Unencodable) or value in ({}, []):
+        return value
+    kept = to_json(value)
+    for known, found in live:
+        if known == kept:
+            return found
+    if isinstance(value, dict):
+        return {key: _live(item, live) for key, item in value.items()}
+    return [_live(item, live) for item in value] if isinstance(value, list) else value

@@ -11,12 +11,17 @@ import inspect
 import sys
 from typing import Any
 
-from timetracer.plugins import pymongo
+from timetracer.driver import GuardRow
+from timetracer.intercept import ERRAND, Errand, Installation, is_loaded
+from timetracer.plugins import clients, pymongo
+from timetracer.session import PASS, at_first_session, current
 
-LIB = "motor"
+LIB = clients.MOTOR
 _METAPROGRAMMING = "motor.metaprogramming"
+_FRAMEWORKS = ("motor.frameworks.asyncio", "motor.frameworks.tornado")
 
-_originals: dict[type, dict[str, Any]] = {}
+_as_imported: dict[type, dict[str, Any]] = {}
+"""The classes that were there before PyMongo was wrapped, with what they held then."""
 
 
 def enable_motor() -> None:
@@ -28,40 +33,26 @@ def enable_motor() -> None:
         ConfigError: a setting in the environment or in pyproject.toml is unknown or bad.
     """
     pymongo.switch_on(LIB)
-    _bind()
+    _bind(_classes())
+    _watch_executors()
+    at_first_session(_watch_executors)
 
 
 def disable_motor() -> None:
     """Undo `enable_motor`, leaving no trace in Motor or PyMongo."""
     pymongo.switch_off(LIB)
-    _unbind()
+    _restore()
+    _leave_executors()
 
 
-def _classes() -> list[tuple[type, type]]:
-    """Return Motor's classes: what each was made from, and the class itself."""
+# ------------------------------------------------------------------------------- frozen classes
+
+
+def _classes() -> dict[type, type]:
+    """Return Motor's classes, each with what it was made from."""
     module = sys.modules.get(_METAPROGRAMMING)
     cache = getattr(module, "_class_cache", {})
-    return [(key[0], made) for key, made in cache.items()]
-
-
-def _bind() -> None:
-    for source, made in _classes():
-        kept = _originals.setdefault(made, {})
-        for name, attribute in _attributes(source):
-            if name in vars(made):
-                kept.setdefault(name, vars(made)[name])
-            setattr(made, name, attribute.create_attribute(made, name))
-
-
-def _unbind() -> None:
-    for source, made in _classes():
-        kept = _originals.pop(made, None)
-        if kept is None:  # imported while the plugin was on: it froze our wrappers
-            for name, attribute in _attributes(source):
-                setattr(made, name, attribute.create_attribute(made, name))
-            continue
-        for name, value in kept.items():
-            setattr(made, name, value)
+    return {made: key[0] for key, made in cache.items()}
 
 
 def _attributes(source: type) -> list[tuple[str, Any]]:
@@ -72,3 +63,67 @@ def _attributes(source: type) -> list[tuple[str, Any]]:
         for name, attribute in vars(base).items()
         if isinstance(attribute, factory)
     ]
+
+
+def _bind(classes: dict[type, type]) -> None:
+    for made, source in classes.items():
+        for name, attribute in _attributes(source):
+            setattr(made, name, attribute.create_attribute(made, name))
+
+
+def _remember() -> None:
+    for made, source in _classes().items():
+        held = vars(made)
+        _as_imported[made] = {name: held[name] for name, _ in _attributes(source)}
+
+
+def _restore() -> None:
+    for made, held in _as_imported.items():
+        for name, value in held.items():
+            setattr(made, name, value)
+
+
+def _forget() -> None:
+    """PyMongo is as it was: so are the classes that Motor made in the meantime, once bound."""
+    _restore()
+    _bind({made: source for made, source in _classes().items() if made not in _as_imported})
+    _as_imported.clear()
+
+
+pymongo.before_installing.append(_remember)
+pymongo.after_uninstalling.append(_forget)
+
+
+# ------------------------------------------------------------------------------- cancelled calls
+
+
+_watched: dict[str, Installation] = {}
+
+
+def _watch_executors() -> None:
+    """Watch the leaf of every framework that is loaded; looked at again at the first session."""
+    for place in _FRAMEWORKS:
+        if LIB in clients.enabled and is_loaded(place) and place not in _watched:
+            row = GuardRow(place, "run_on_executor", _execute)
+            _watched[place] = Installation(pymongo.PLUGIN, (), (row,), ())
+            _watched[place].install()
+
+
+def _leave_executors() -> None:
+    while _watched:
+        _watched.popitem()[1].uninstall()
+
+
+def _execute(wrapped: Any, module: Any, args: Any, kwargs: Any) -> Any:
+    """Motor's leaf: a thread makes the call, and goes on with it when the Future is cancelled."""
+    state = current()
+    if state is None or state is PASS:
+        return wrapped(*args, **kwargs)
+    errand = Errand()
+    token = ERRAND.set(errand)
+    try:
+        future = wrapped(*args, **kwargs)
+    finally:
+        ERRAND.reset(token)
+    future.add_done_callback(lambda done: errand.cancel() if done.cancelled() else None)
+    return future

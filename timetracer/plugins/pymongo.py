@@ -7,11 +7,13 @@ query and its batches pass `_run_operation`. GridFS and with_transaction have no
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 import time
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -29,8 +31,8 @@ from timetracer.codec import from_json, to_json
 from timetracer.config import resolve as check_settings
 from timetracer.driver import Exchange, GuardRow, MethodRow, Outcome
 from timetracer.errors import ReadPastRecordingError
-from timetracer.intercept import Installation, resolve, wrapper_for
-from timetracer.matching import key_of
+from timetracer.intercept import ERRAND, Installation, resolve, wrapper_for
+from timetracer.matching import key_of, key_to_json
 from timetracer.model import Call
 from timetracer.plugins import clients, cursors, failures, offline
 from timetracer.plugins.canonical import canonical, make_canonical
@@ -429,8 +431,7 @@ class PyMongo:
             }
         command = exchange.arguments.get("command")
         if isinstance(command, MutableMapping):
-            before = exchange.call.arguments["command"]
-            added = {key: value for key, value in command.items() if key not in before}
+            added = _added(command, key_to_json(exchange.call.key)["command"])
             if added:
                 outcome.extras["command"] = to_json(added)
         if id(exchange.arguments.get("document")) in session.driver_documents:
@@ -459,17 +460,42 @@ class PyMongo:
         if isinstance(command, MutableMapping) and "command" in result:
             command.update(from_json(result["command"]))
 
-    def keep_error(self, exchange: Exchange, error: Exception) -> Outcome:
+    def keep_error(self, exchange: Exchange, error: BaseException) -> Outcome:
         """Take a snapshot of an exception."""
-        return failures.keep(error)
+        return failures.keep(error, _options_for(exchange))
+
+    def cancelled_after(self, event: Any) -> float | None:
+        """Return for how many seconds a cancelled call waits, None for any other."""
+        return failures.cancelled_after(event)
 
     def raise_recorded(self, exchange: Exchange, event: Any) -> None:
         """Raise the exception that the event recorded, if it did."""
         if event.failed:
-            error = failures.rebuild(event.result()["error"])
+            given = (*exchange.arguments.values(), *exchange.call.arguments.values())
+            error = failures.rebuild(event.result()["error"], _options_for(exchange), given)
             if isinstance(error, BulkWriteError):
                 _name_documents(error, exchange.arguments.get(exchange.row.documents))
             raise error
+
+
+def _added(command: MutableMapping[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return what the driver put into the caller's command, in a second call anew."""
+    return {
+        key: value
+        for key, value in command.items()
+        if key not in before or (key in _DRIVERS_FIELDS and to_json(value) != before[key])
+    }
+
+
+_DRIVERS_FIELDS = frozenset({"$clusterTime", "$readPreference", "lsid", "readConcern", "txnNumber"})
+
+
+def _options_for(exchange: Exchange) -> Any:
+    """Return the codec options with which the call's replies are decoded."""
+    if exchange.row.scope == "cursor":
+        return exchange.arguments["operation"].codec_options
+    given = exchange.arguments.get("codec_options")
+    return given or _SCOPES[exchange.row.scope](exchange.instance)[1]
 
 
 def _client_of(exchange: Exchange) -> Any:
@@ -483,7 +509,7 @@ def _documents(exchange: Exchange) -> list[Any]:
         return []
     listed = [given] if exchange.row.documents == "document" else given
     if not isinstance(listed, list | tuple):
-        listed = list(listed) if not isinstance(listed, Mapping) else []
+        return []
     return [
         request._doc if isinstance(request, operations.InsertOne) else request
         for request in listed
@@ -550,7 +576,7 @@ def _restore(driver_session: Any, times: dict[str, Any]) -> None:
 
 # ------------------------------------------------------------------------------- cursors
 
-_plugin = PyMongo()
+PLUGIN = PyMongo()
 
 
 def _query_row(flavour: str, prefix: str) -> MethodRow:
@@ -561,7 +587,7 @@ def _query_row(flavour: str, prefix: str) -> MethodRow:
 
 def _cursor_guard(flavour: str, prefix: str) -> GuardRow:
     row = _query_row(flavour, prefix)
-    query = wrapper_for(row, _query_parameters, _plugin)
+    query = wrapper_for(row, _query_parameters, PLUGIN)
     following = _more_async if row.awaits else _more
 
     def run_operation(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
@@ -584,13 +610,20 @@ def _query_parameters(cursor: Any, operation: Any) -> None:
 
 def _more(wrapped: Any, cursor: Any, operation: Any, args: Any, kwargs: Any) -> Any:
     link = _link(cursor)
+    errand = ERRAND.get()
     if isinstance(link, cursors.Reading):
+        seconds = link.cancelled_after()
+        if seconds is not None and errand is not None and errand.wait(seconds) and link.at_end:
+            raise asyncio.CancelledError  # in the thread; nobody waits for it any more
         return cursors.respond(link, operation, cursor)
     started = time.perf_counter()
+    if errand is not None and isinstance(link, cursors.CursorOutcome):
+        errand.when_cancelled(partial(cursors.cancel, link, started))
     try:
         response = wrapped(*args, **kwargs)
     except Exception as error:
-        _ended(link, error)
+        if errand is None or errand.finish():
+            _ended(link, error, operation)
         raise
     _read_on(cursor, link, operation, response, started)
     return response
@@ -599,12 +632,19 @@ def _more(wrapped: Any, cursor: Any, operation: Any, args: Any, kwargs: Any) -> 
 async def _more_async(wrapped: Any, cursor: Any, operation: Any, args: Any, kwargs: Any) -> Any:
     link = _link(cursor)
     if isinstance(link, cursors.Reading):
+        seconds = link.cancelled_after()
+        if seconds is not None:
+            await asyncio.sleep(seconds)
         return cursors.respond(link, operation, cursor)
     started = time.perf_counter()
     try:
         response = await wrapped(*args, **kwargs)
+    except asyncio.CancelledError:
+        if isinstance(link, cursors.CursorOutcome):
+            cursors.cancel(link, started)
+        raise
     except Exception as error:
-        _ended(link, error)
+        _ended(link, error, operation)
         raise
     _read_on(cursor, link, operation, response, started)
     return response
@@ -631,9 +671,9 @@ def _describe_cursor_url(cursor: Any) -> str:
     return str(cursor._collection.full_name)
 
 
-def _ended(link: Any, error: Exception) -> None:
+def _ended(link: Any, error: Exception, operation: Any) -> None:
     if isinstance(link, cursors.CursorOutcome):
-        cursors.fail(link, error)
+        cursors.fail(link, error, operation.codec_options)
 
 
 def _read_on(cursor: Any, link: Any, operation: Any, response: Any, started: float) -> None:
@@ -724,10 +764,14 @@ def _installation() -> Installation:
         row for flavour in FLAVOURS for row in offline.openers(flavour.name, flavour.executor)
     ]
     guards = [row for flavour in FLAVOURS for row in _guards(flavour)]
-    return Installation(_plugin, method_rows(), openers, (*offline.SHARED_GUARDS, *guards))
+    return Installation(PLUGIN, method_rows(), openers, (*offline.SHARED_GUARDS, *guards))
 
 
 _installed: Installation | None = None
+
+before_installing: list[Callable[[], None]] = []
+after_uninstalling: list[Callable[[], None]] = []
+"""What is done around it for a library that keeps copies of PyMongo's functions."""
 
 
 def enable_pymongo() -> None:
@@ -754,6 +798,8 @@ def switch_on(lib: str) -> None:
     runs.run_id()
     clients.enabled.add(lib)
     if _installed is None:
+        for prepare in before_installing:
+            prepare()
         _installed = _installation()
         _installed.install()
 
@@ -765,3 +811,5 @@ def switch_off(lib: str) -> None:
     if _installed is not None and not clients.enabled:
         _installed.uninstall()
         _installed = None
+        for restore in after_uninstalling:
+            restore()

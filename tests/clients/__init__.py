@@ -1,0 +1,1 @@
+"""The ODMs and extensions people use: a program for each, run as it is by `run.py`."""
