@@ -78,6 +78,10 @@ KEPT = {
     "a replacement": ("doc", {"b": {"y": 1, "x": 1}, "a": {}}),
     "an update's pipeline": ("update", [{"$set": {"b": 1, "a": 2}}]),
     "a sort": ("pipeline", [{"$sort": {"b": 1, "a": -1}}]),
+    "a document in an expression": (
+        "pipeline",
+        [{"$project": {"x": {"$eq": ["$address", {"zip": 1, "city": 2}]}}}],
+    ),
     "the order of stages": ("pipeline", [{"$skip": 1}, {"$limit": 2}]),
     "the operands of $in": ("pipeline", [{"$project": {"x": {"$in": ["$y", "$x"]}}}]),
     "literals": ("pipeline", [{"$set": {"x": {"$literal": {"b": 1, "a": 2}}}}]),

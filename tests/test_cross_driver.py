@@ -17,8 +17,9 @@ from tests.programs_async.proof import (
     without_names,
     without_times,
 )
-from tests.support.offline import OFFLINE, run_offline, run_program
+from tests.support.offline import OFFLINE, ROOT, run_offline, run_program
 from tests.support.server import Server
+from tests.support.snippets import blocks_of
 from timetracer.plugins.pymongo import method_rows
 
 pytestmark = pytest.mark.skipif(
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.skipif(
 )
 DATABASE = "timetracer_cross_driver"
 OTHER_NAMES = {"TRANSACTION": {"COMMIT", "ABORT"}}
-NO_GRIDFS = "AsyncGridFSBucket came with PyMongo 4.11"
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +117,27 @@ def test_the_library_is_kept_but_compared_only_if_asked(
 
     assert traces(same)["insert"] == traces(text)["insert"]
     assert "MissError" in other
+
+
+MOVING = ROOT / "examples" / "moving_from_motor"
+
+
+def test_the_example_of_moving_from_motor(mongodb_server: Server, tmp_path: Path) -> None:
+    for name in ("with_motor.py", "with_pymongo.py"):
+        text = (MOVING / name).read_text(encoding="utf-8")
+        here = text.replace("mongodb://localhost:27017", mongodb_server.uri)
+        (tmp_path / name).write_text(here.replace(".moving.", f".{DATABASE}."), encoding="utf-8")
+    env = {"TIMETRACER_CASSETTE": str(tmp_path / "moving.json")}
+    record, replay = ({**env, "TIMETRACER_MODE": mode} for mode in ("record", "replay"))
+    live = run_program(tmp_path / "with_motor.py", env=record).stdout
+
+    assert run_offline(tmp_path / "with_pymongo.py", env=replay).stdout == live
+    assert live.startswith("{'_id': 1, 'sku': 'S1', 'quantity': 1}\n")
+    mongodb_server.drop(DATABASE)
+
+
+def test_the_page_on_moving_from_motor_shows_the_example() -> None:
+    blocks = [block.text for block in blocks_of("docs/moving-from-motor.md")]
+
+    for name in ("with_motor.py", "with_pymongo.py"):
+        assert (MOVING / name).read_text(encoding="utf-8") in blocks, name

@@ -488,7 +488,8 @@ async def found(request, title):
         return JsonResponse(clean(book) if book else {"error": "none"}, status=200 if book else 404)
 
 def exported(request):
-    return StreamingHttpResponse(f"{b['title']}\\\\n" for b in books.find(batch_size=1).sort("title"))
+    found = books.find(batch_size=1).sort("title")
+    return StreamingHttpResponse(book["title"] + "\\\\n" for book in found)
 
 def health(request):
     return JsonResponse({"healthy": True})

@@ -10,7 +10,7 @@ from tests.support import offline
 from tests.support.offline import run_offline, run_program
 from tests.support.server import Server
 
-THREADS, ROUNDS = 64, 5
+THREADS, ROUNDS = 64, 3
 TASKS = 1000
 EQUALS = 60
 
@@ -69,12 +69,13 @@ ASGI = """
                 all_there.set()
             await all_there.wait()
             await notes.insert_one({"_id": number, "number": number})
-            found, count = await asyncio.gather(
-                notes.find_one({"_id": number}), notes.count_documents({"number": number})
+            found, listed = await asyncio.gather(
+                notes.find_one({"_id": number}), notes.find({"_id": number}).to_list()
             )
-            await respond(send, json.dumps([found["number"], count]).encode())
-            await asyncio.sleep(0)
-            await notes.update_one({"_id": number}, {"$set": {"seen": True}})
+            await respond(send, json.dumps([found["number"], len(listed)]).encode())
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+                await notes.update_one({"_id": number}, {"$set": {"seen": True}})
 
         app = TimeTracerMiddleware(handle)
         served = await asyncio.gather(*(serve(app, "GET", f"/notes/{n}") for n in range(tasks)))
@@ -160,7 +161,8 @@ def test_1000_tasks(tmp_path: Path, mongodb_server: Server, database: str) -> No
     recorded = events_by_number(tmp_path / "cassettes")
     assert sorted(recorded) == list(range(TASKS))
     for number, events in recorded.items():
-        assert methods(events) == ["COUNT_DOCUMENTS", "FIND_ONE", "INSERT_ONE", "UPDATE_ONE"]
+        later = ["UPDATE_ONE"] if number % 10 == 0 else []
+        assert methods(events) == ["FIND", "FIND_ONE", "INSERT_ONE", *later]
         for event in events:
             assert f":{number}" in compact(event), (number, event)
 

@@ -718,7 +718,7 @@ def test_a_directory_that_cannot_be_written_does_not_stop_a_request(
     config = TraceConfig(mode="record", cassette_dir=tmp_path / "file" / "cassettes")
     app = TimeTracerMiddleware(plain(lambda e: driver_call(1)), config)
     assert serve(app, "GET", "/").body == b"live"
-    assert "was not written" in caplog.text
+    assert "cannot be written" in caplog.text
 
 
 # ------------------------------------------------------------------------------- which requests

@@ -96,7 +96,17 @@ def key_of(arguments: Mapping[str, Any], options: Any = None) -> bytes:
     try:
         return bson.encode(arguments) if options is None else bson.encode(arguments, False, options)
     except Exception:
-        return b"json:" + dumps(to_json(arguments))
+        return _key_of_refused(to_json(arguments))
+
+
+def _key_of_refused(arguments: Json) -> bytes:
+    """Return the key of arguments that the collection's codec options do not encode, told from
+    equal ones that others do encode, such as a UUID."""
+    text = dumps(arguments)
+    try:
+        return json_to_bson({**arguments, "$refused": True})
+    except CodecError:
+        return b"json:" + text
 
 
 def key_to_json(key: bytes) -> Json:

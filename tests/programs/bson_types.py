@@ -30,6 +30,7 @@ from bson.codec_options import (
 from bson.raw_bson import RawBSONDocument
 from bson.son import SON
 from pymongo import ReturnDocument
+from pymongo.errors import OperationFailure
 
 from tests.support.programs import Steps, run
 
@@ -168,7 +169,10 @@ def document_classes(s: Steps) -> None:
         s.call(items.distinct, "sub")
         s.call(items.update_one, {"_id": 1}, {"$set": {"seen": 2}})
         s.call(items.insert_one, {"_id": 1})
-        s.call(items.find_one, {"$no": 1})
+        try:
+            items.find_one({"$no": 1})
+        except OperationFailure as error:
+            s.show("details", (type(error.details), error.details["code"]))
         s.call(lambda items=items: list(items.list_indexes()))
         s.call(items.index_information)
         s.call(items.options)
@@ -208,6 +212,10 @@ def registries(s: Steps) -> None:
     s.call(names.distinct, "name")
     s.call(names.find_one_and_update, {"_id": "key"}, {"$set": {"name": "bob"}})
     s.call(names.insert_one, {"_id": "key"})
+    s.call(lambda: list(names.find({"$no": 1})))
+    s.call(lambda: list(names.list_indexes()))
+    s.call(s.database.command, {"find": "names", "limit": 1}, codec_options=reading)
+    s.call(lambda: list(s.database.cursor_command("find", "names", codec_options=reading)))
     s.call(names.update_one, {"_id": "new"}, {"$set": {"n": 1}}, upsert=True)
 
     def fallback(value):
@@ -260,8 +268,8 @@ def dates(s: Steps) -> None:
 
 def errors(s: Steps) -> None:
     items = s.database.get_collection("bad", codec_options=CodecOptions(tz_aware=True))
-    raw = RawBSONDocument(b"\x18\x00\x00\x00\x10_id\x00\x01\x00\x00\x00\x02s\x00\x02\x00\x00\x00\xff\x00\x00")
-    s.call(items.insert_one, raw)
+    broken = bytes.fromhex("17000000105f696400010000000273000200000 0ff0000".replace(" ", ""))
+    s.call(items.insert_one, RawBSONDocument(broken))
     s.call(items.find_one, {"_id": 1})
     s.call(lambda: list(items.find()))
     s.call(lambda: list(items.aggregate([])))

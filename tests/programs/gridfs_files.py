@@ -85,9 +85,6 @@ def bucket(s: Steps) -> None:
     s.call(lambda: [(f.filename, f.metadata) for f in files.find({}).sort("filename", 1)])
     s.call(files.rename, made, "renamed")
     s.call(lambda: files.open_download_stream_by_name("renamed").read())
-    if hasattr(files, "rename_by_name"):  # from PyMongo 4.12 on
-        s.call(files.rename_by_name, "stream", "stream 2")
-        s.call(files.delete_by_name, "stream 2")
     s.call(files.delete, made)
     s.call(files.open_download_stream, made)
     aborted = files.open_upload_stream("aborted")

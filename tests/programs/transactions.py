@@ -19,7 +19,6 @@ def steps(s: Steps) -> None:
     empty(s)
     failures(s)
     causal(s)
-    bound(s)
 
 
 def transfer(s: Steps, session, amount: int) -> None:
@@ -177,21 +176,6 @@ def causal(s: Steps) -> None:
         s.call(s.client.start_session, snapshot=True, causal_consistency=True)
     except PyMongoError as error:
         s.show("refused", error)
-
-
-def bound(s: Steps) -> None:
-    accounts = s.database["accounts"]
-    session = s.client.start_session()
-    if not hasattr(session, "bind"):  # before PyMongo 4.17
-        return
-    with session.bind():
-        s.call(accounts.find_one, {"_id": 1})
-        s.show("seen a time", session.operation_time is not None)
-        with session.start_transaction():
-            s.call(accounts.update_one, {"_id": 1}, {"$inc": {"balance": 3}})
-            s.call(list, accounts.find({"_id": 1}))
-    s.show("ended", session)
-    balances(s)
 
 
 if __name__ == "__main__":

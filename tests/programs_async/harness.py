@@ -78,7 +78,7 @@ class Driver:
         if self.name == "sync":
             from gridfs import GridFSBucket as Bucket
         elif self.name == "async":
-            from gridfs.asynchronous import AsyncGridFSBucket as Bucket  # not in 4.9
+            from gridfs.asynchronous import AsyncGridFSBucket as Bucket
         elif self.name == "motor":
             from motor.motor_asyncio import AsyncIOMotorGridFSBucket as Bucket
         else:
@@ -220,15 +220,6 @@ async def run(name: str, wanted: list[str]) -> None:
 def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     name, *wanted = sys.argv[1:]
-    before = os.environ.get("ENABLE", "pymongo,motor").split(",")
-    for lib in before:
-        if lib:
-            ENABLE[lib]()
-    if os.environ.get("LOOP") == "uvloop":
-        import uvloop
-
-        uvloop.run(run(name, wanted))
-    else:
-        asyncio.run(run(name, wanted))
-    for lib in os.environ.get("DISABLE", "").split(","):
-        assert not lib
+    for lib in filter(None, os.environ.get("ENABLE", "pymongo,motor").split(",")):
+        ENABLE[lib]()
+    asyncio.run(run(name, wanted))

@@ -368,7 +368,10 @@ async def change_streams(t: Driver) -> Any:
     told: list[Any] = []
     for target in (c, t.db, t.client):
         stream = await it(
-            target.watch([{"$match": {"operationType": "insert", "ns.db": t.db.name}}])
+            target.watch(
+                [{"$match": {"operationType": "insert", "ns.db": t.db.name}}],
+                max_await_time_ms=50,
+            )
         )
         told.append(await it(stream.try_next()))
         told.append(await it(stream.try_next()))
@@ -461,7 +464,7 @@ async def exhaust(t: Driver) -> Any:
 
 @step
 async def unreachable(t: Driver) -> Any:
-    other = t.make("mongodb://127.0.0.1:1/", serverSelectionTimeoutMS=200)
+    other = t.make("mongodb://127.0.0.1:1/", serverSelectionTimeoutMS=50)
     error = await raised(lambda: other.shop.orders.find_one({"_id": 1}))
     cursor_error = await raised(lambda: t.read(other.shop.orders.find({"_id": 2})))
     await t.close(other)

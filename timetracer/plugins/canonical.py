@@ -90,22 +90,53 @@ def _update(given: Any) -> Any:
 
 
 def _pipeline(given: Any) -> Any:
-    """Return a pipeline with the names that each of its stages computes in order."""
+    """Return a pipeline with the fields that a stage computes in order of their names.
+
+    Only the names of computed fields: below them lie expressions, and in those a document may be
+    compared whole, so that its order tells two calls apart.
+    """
     return [_stage(stage) for stage in given] if type(given) in (list, tuple) else given
 
 
-def _stage(value: Any) -> Any:
-    if type(value) is dict:
-        return _by_name({key: _KEPT.get(key, _stage)(item) for key, item in value.items()})
-    return [_stage(item) for item in value] if type(value) is list else value
+def _stage(stage: Any) -> Any:
+    if type(stage) is not dict:
+        return stage
+    return {
+        operator: _STAGES[operator](value) if operator in _STAGES else value
+        for operator, value in stage.items()
+    }
+
+
+def _computed(fields: Any) -> Any:
+    return _by_name(fields) if type(fields) is dict else fields
+
+
+def _grouped(fields: Any) -> Any:
+    if type(fields) is not dict:
+        return fields
+    by = fields.get("_id")
+    if type(by) is dict and not any(str(name).startswith("$") for name in by):
+        fields = {**fields, "_id": _by_name(by)}
+    return _by_name(fields)
+
+
+def _facets(facets: Any) -> Any:
+    if type(facets) is not dict:
+        return facets
+    return _by_name({name: _pipeline(pipeline) for name, pipeline in facets.items()})
+
+
+def _joined(value: Any) -> Any:
+    if type(value) is not dict:
+        return value
+    form = {**value, "pipeline": _pipeline(value["pipeline"])} if "pipeline" in value else value
+    return _by_name(form)
 
 
 def _by_name(mapping: dict[str, Any]) -> dict[str, Any]:
+    if len(mapping) < 2:
+        return mapping
     return dict(sorted(mapping.items(), key=lambda pair: str(pair[0])))
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 FORMS: dict[str, _Form] = {
@@ -117,13 +148,14 @@ FORMS: dict[str, _Form] = {
 }
 """Argument, or part of a bulk write's operation -> what gives it its one form."""
 
-_KEPT: dict[str, _Form] = {
+_STAGES: dict[str, _Form] = {
     "$match": _filter,
-    **dict.fromkeys(
-        ("$sort", "sort", "sortBy", "$literal", "$documents", "query", "$geoNear"), _as_it_is
-    ),
+    "$group": _grouped,
+    **dict.fromkeys(("$project", "$addFields", "$set"), _computed),
+    **dict.fromkeys(("$lookup", "$unionWith"), _joined),
+    "$facet": _facets,
 }
-"""What lies inside a stage and is more than computed names."""
+"""Stage of a pipeline -> what gives its one form; the others keep theirs."""
 
 _UNORDERED = frozenset({"$in", "$nin", "$all"})
 _HAS_ONE_FORM = _UNORDERED | {"$eq"}

@@ -249,6 +249,11 @@ class Reading:
         return self._recorded.address
 
     @property
+    def made_by_driver(self) -> bool:
+        """Whether no server sent it, such as the one over the databases' names."""
+        return not self._recorded.namespace
+
+    @property
     def plan(self) -> bytes | None:
         """The query plan, where the event holds one and no cursor."""
         return self._recorded.explained
@@ -534,7 +539,8 @@ class CommandCursors:
     def keep(self, exchange: Exchange, result: Any) -> CursorOutcome:
         """Keep the first batch; the cursor leads to what comes later."""
         outcome = CursorOutcome(_session(), exchange.call, address=result.address)
-        outcome.namespace = str(getattr(result, "_ns", "") or "")
+        if type(result.cursor_id) is not int:  # else the driver itself made it
+            outcome.namespace = str(getattr(result, "_ns", "") or "")
         options = self.options(exchange) if self.options else result._collection.codec_options
         batch = batch_of(exchange.payload, self.path, result._data, options)
         outcome.add(batch, more=bool(result.cursor_id))
@@ -569,8 +575,10 @@ def command_cursor(
         document["firstBatch"] = []
     else:
         fields = {"cursor": {"firstBatch": 1}}
-        document = reply.unpack_response(codec_options=options, user_fields=fields)[0]["cursor"]
-    document["id"] = int(document["id"])
+        found = reply.unpack_response(codec_options=options, user_fields=fields)[0]["cursor"]
+        document = dict(found)
+        if reading.made_by_driver and not document["id"]:
+            document["id"] = 0  # and no Int64
     kind = cursor_class(target, raw)
     optional = {
         "session": arguments.get("session"),

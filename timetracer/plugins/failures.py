@@ -16,6 +16,7 @@ from typing import Any
 import bson
 from bson.son import SON
 from pymongo import errors, results
+from pymongo.message import _OpMsg
 
 from timetracer.codec import (
     CodecError,
@@ -194,7 +195,12 @@ def _formed(kept: Json, form: str, options: Any) -> Any:
     change = _FORMS[form]
     if change is None:
         return detail_from_json(kept)
-    wanted = options or bson.DEFAULT_CODEC_OPTIONS
+    if form == "batch":
+        return _OpMsg(0, json_to_bson(kept)).unpack_response(
+            codec_options=options, user_fields={"cursor": {"firstBatch": 1, "nextBatch": 1}}
+        )[0]
+    registry = bson.DEFAULT_CODEC_OPTIONS.type_registry  # decoders are not for replies of errors
+    wanted = (options or bson.DEFAULT_CODEC_OPTIONS)._replace(type_registry=registry)
     return bson.decode(json_to_bson(kept), codec_options=wanted._replace(**change))
 
 
@@ -203,6 +209,7 @@ _FORMS: dict[str, dict[str, Any] | None] = {
     "own": {},
     "dict": {"document_class": dict},
     "son": {"document_class": SON},
+    "batch": {},
 }
 """Form -> what it changes of the call's codec options, None where the JSON tells all."""
 

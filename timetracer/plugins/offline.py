@@ -51,13 +51,13 @@ def _only_replays(state: object, lib: str | None) -> Session | None:
 
 def _lib_of(instance: Any) -> str | None:
     """Return whose a client, topology, monitor or pool is; None for anything else."""
+    if hasattr(type(instance), "start_session"):
+        return clients.lib_of(instance)  # first: a client has a database of any name
     options = getattr(instance, "opts", None)
     if options is None:
         settings = getattr(instance, "_settings", None)
         options = getattr(settings, "pool_options", None)
-    if options is not None:
-        return clients.driver_lib(options)
-    return clients.lib_of(instance) if hasattr(instance, "start_session") else None
+    return clients.driver_lib(options) if options is not None else None
 
 
 # ------------------------------------------------------------------------------- topology

@@ -44,7 +44,7 @@ from timetracer.plugins.replies import (
     Nothing,
     Python,
     Result,
-    argument_options,
+    command_options,
     index_information,
 )
 from timetracer.session import Session, current
@@ -166,11 +166,11 @@ def _database_rows(owner: str) -> tuple[MethodRow, ...]:
 
     cursor = cursors.CommandCursors
     return (
-        row("command", "COMMAND", Document(argument_options), raw="."),
+        row("command", "COMMAND", Document(command_options), raw="."),
         row(
             "cursor_command",
             "CURSOR_COMMAND",
-            cursor(_commands, argument_options),
+            cursor(_commands, command_options),
         ),
         row("aggregate", "AGGREGATE", cursor(_aggregated), reads=True),
         row("create_collection", "CREATE_COLLECTION", NewCollection()),
@@ -400,8 +400,9 @@ class PyMongo:
         if row.method != "INSERT_ONE":
             return
         state = current()
-        document = arguments.get("document") or {}
+        document = arguments.get("document")
         if isinstance(state, Session) and id(document) in state.driver_documents:
+            assert document is not None
             compared["document"] = {
                 key: value for key, value in document.items() if key != "uploadDate"
             }

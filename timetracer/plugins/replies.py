@@ -141,10 +141,23 @@ def argument_options(exchange: Exchange) -> Any:
     return exchange.arguments.get("codec_options") or DEFAULT_CODEC_OPTIONS
 
 
+def command_options(exchange: Exchange) -> Any:
+    """Return the codec options with which PyMongo decodes a whole reply, and not the documents of
+    a program in it: type decoders are for those."""
+    return without_decoders(argument_options(exchange))
+
+
+def without_decoders(options: Any) -> Any:
+    """Return codec options as PyMongo uses them for what is no document of the program's."""
+    return options._replace(type_registry=DEFAULT_CODEC_OPTIONS.type_registry)
+
+
 def write_options(exchange: Exchange) -> Any:
     """Return the codec options with which PyMongo decodes the replies to writes."""
     options = getattr(exchange.instance, "codec_options", DEFAULT_CODEC_OPTIONS)
-    return options._replace(document_class=dict, unicode_decode_error_handler="replace")
+    return without_decoders(options)._replace(
+        document_class=dict, unicode_decode_error_handler="replace"
+    )
 
 
 def encode_value(value: Any, options: Any) -> Callable[[], Json]:
