@@ -87,7 +87,7 @@ class Parameters:
                 if not bound.keys().isdisjoint(kwargs):
                     return None
                 bound.update(kwargs)
-        if self.known is not None and not self.known.issuperset(bound):
+        if self.known is not None and not bound.keys() <= self.known:
             return None
         if kwargs and len(bound) > 1:
             last = len(self.order)
