@@ -176,7 +176,7 @@ def test_a_call_belongs_to_the_block_in_which_it_is_awaited(proof: Proof) -> Non
 
     async def main():
         mode = "replay" if REPLAY else "record"
-        os.environ["TIMETRACER_MODE"] = "off"
+        del os.environ["TIMETRACER_MODE"]
         client = AsyncMongoClient(URI)
         made = client[DATABASE].c.insert_one({"_id": 1})
         with timetracer.use_cassette(os.environ["TIMETRACER_CASSETTE"], mode=mode):
@@ -189,6 +189,34 @@ def test_a_call_belongs_to_the_block_in_which_it_is_awaited(proof: Proof) -> Non
     proof.holds(program)
 
     assert proof.methods() == ["INSERT_ONE"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "print(await c.find({}, batch_size=2).to_list())",
+        "print(await client.is_primary, await client.is_mongos)",
+        "await client.aconnect()",
+        "print([change async for change in await c.list_indexes()])",
+    ],
+)
+def test_whatever_a_program_does_first(first: str, proof: Proof) -> None:
+    proof.holds(
+        CLIENT
+        + f"""
+    async def main():
+        client = AsyncMongoClient(URI)
+        c = client[DATABASE].c
+        {first}
+        await c.insert_one({{"_id": 1}})
+        print(await c.find({{}}).to_list())
+        await client.close()
+
+    asyncio.run(main())
+    """
+    )
+
+    assert proof.methods()[-2:] == ["INSERT_ONE", "FIND"]
 
 
 def test_two_event_loops_one_after_the_other(proof: Proof) -> None:
@@ -275,6 +303,7 @@ def test_how_a_client_is_opened_and_what_it_tells_of_its_servers(proof: Proof) -
     async def main():
         client = AsyncMongoClient(URI, connect=True)
         await client.aconnect()
+        print(await client.is_mongos)  # waits for a server, as aconnect does not in 4.9
         print(await client.address, await client.primary, await client.is_primary)
         print(await client.secondaries, client.nodes, await client.is_mongos)
         print(client.topology_description.topology_type_name)
@@ -316,11 +345,12 @@ def test_a_server_that_is_not_there_fails_at_once_in_replay(proof: Proof) -> Non
         + """
     async def main():
         started = time.perf_counter()
-        async with AsyncMongoClient("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=400) as client:
-            try:
-                await client.shop.orders.find_one({})
-            except Exception as error:
-                print(type(error).__name__)
+        client = AsyncMongoClient("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=400)
+        try:
+            await client.shop.orders.find_one({})
+        except Exception as error:
+            print(type(error).__name__)
+        await client.close()
         if REPLAY:
             assert time.perf_counter() - started < 0.35
 

@@ -359,6 +359,25 @@ def test_a_cancelled_call_is_cancelled_again(proof: Proof) -> None:
     ]
 
 
+def test_the_first_call_is_a_query(proof: Proof) -> None:
+    proof.holds(
+        """
+        enable_motor()
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        async def main():
+            client = AsyncIOMotorClient(URI)
+            print(await client[DATABASE].c.find({}).to_list(None))
+            client.close()
+
+        asyncio.run(main())
+        """,
+        rules=OWN_THREADS,
+    )
+
+    assert proof.methods() == ["FIND"]
+
+
 def test_gridfs_streams_of_motor(proof: Proof) -> None:
     said = proof.holds(
         """

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from itertools import chain
-from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar, cast
 

@@ -104,7 +104,7 @@ class Proof:
 
 def traces(text: str) -> dict[str, Any]:
     """What each step of a run of steps.py saw."""
-    return {step: seen for step, seen in map(json.loads, text.splitlines())}
+    return dict(map(json.loads, text.splitlines()))
 
 
 def without_times(seen: Any) -> str:

@@ -329,10 +329,9 @@ async def transactions(t: Driver) -> Any:
             told.append(await it(c.count_documents({}, session=session)))
         told.append(session.in_transaction)
     try:
-        async with t.session() as session:
-            async with t.transaction(session):
-                await it(c.insert_one({"_id": 2}, session=session))
-                raise KeyError("out")
+        async with t.session() as session, t.transaction(session):
+            await it(c.insert_one({"_id": 2}, session=session))
+            raise KeyError("out")
     except KeyError as error:
         told.append(repr(error))
     async with t.session() as session:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -91,6 +92,7 @@ class Steps:
 
     def _say(self, line: str) -> None:
         self._number += 1
+        line = re.sub(r"(?<=MongoClient\(host=\[)[^]]*", "...", line)  # another one in replay
         sys.stdout.write(f"{self._number} {line}\n")
         sys.stdout.flush()
 

@@ -43,7 +43,8 @@ def known_command(command: str) -> int:
 
 
 def is_application(file: Path) -> bool:
-    return file.is_file() and "app.run(" in file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return "app.run(" in text or "uvicorn.run(" in text
 
 
 def serve(arguments: list[str]) -> int:

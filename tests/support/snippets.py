@@ -33,9 +33,9 @@ RUN_LANGUAGES = ("python", "bash", "json", "toml")
 """Text is compared where it follows a shell block; elsewhere it is there to be read."""
 
 COMMANDS = {
-    "python": "an application (app.run) goes on in the background once it answers; the next one, "
-    "or the document's end, interrupts it. `python dev.py` is checked by its form: the commands "
-    "set up environments, and `python dev.py test` runs these tests.",
+    "python": "an application (app.run, uvicorn.run) goes on in the background once it answers; "
+    "the next one, or the document's end, interrupts it. `python dev.py` is checked by its form: "
+    "the commands set up environments, and `python dev.py test` runs these tests.",
     "curl": "curl itself, or a few lines of Python where there is none; answers are kept, so that "
     "equal requests can be compared.",
     "docker": "`docker stop mongodb` ends the document's own server; the next Python block has one "
@@ -287,6 +287,7 @@ class Story:
             text = text.replace("MongoClient()", f"MongoClient({self.uri!r})")
         text = text.replace("localhost:5000", f"127.0.0.1:{self.port}")
         text = text.replace('port=int(os.environ.get("PORT", "5000"))', "")
+        text = re.sub(r"(uvicorn\.run\(.*port=)5000", rf"\g<1>{self.port}", text)
         return text.replace("app.run(", f"app.run(host='127.0.0.1', port={self.port}, ")
 
     def write(self, name: str, text: str) -> Path:
@@ -352,7 +353,7 @@ def start_own_server() -> Server:
 
 
 def _is_application(text: str) -> bool:
-    return "Flask(__name__)" in text and "app.run(" in text
+    return ("Flask(__name__)" in text and "app.run(" in text) or "uvicorn.run(" in text
 
 
 def _plugin_is_installed() -> bool:

@@ -192,9 +192,10 @@ def _copy_body(request: Any, copy: BodyCopy, length: int | None) -> None:
 
 def _is_file(stream: Any) -> bool:
     try:
-        return bool(stream.seekable())
-    except AttributeError:
+        stream.seek(stream.tell())
+    except (AttributeError, OSError):
         return False
+    return True
 
 
 # ------------------------------------------------------------------------------- the response

@@ -348,7 +348,6 @@ def guards(flavour: str, client: str) -> tuple[GuardRow, ...]:
             )
         ),
         GuardRow(owner, "_process_periodic_tasks", rest_in_thread),
-        *(GuardRow(owner, name, watch_property) for name in _PROPERTIES),
         *(
             GuardRow(f"{base}.monitor:{name}", "_run", rest_in_thread)
             for name in ("Monitor", "SrvMonitor", "_RttMonitor")
@@ -356,19 +355,30 @@ def guards(flavour: str, client: str) -> tuple[GuardRow, ...]:
     )
 
 
-def openers(flavour: str, executor: str) -> tuple[GuardRow, ...]:
-    """Return the guards on what opens a client, of one flavour of PyMongo.
+def openers(flavour: str, client: str, executor: str) -> tuple[GuardRow, ...]:
+    """Return the guards on what opens a client or may be asked of it first, of one flavour.
 
     Args:
         flavour: "synchronous" or "asynchronous".
+        client: the client's class name.
         executor: the class of its threads or tasks.
     """
     base = f"pymongo.{flavour}"
     return (
+        *(
+            GuardRow(f"{base}.mongo_client:{client}", name, watch_property)
+            for name in _PROPERTIES
+        ),
         GuardRow(f"{base}.topology:Topology", "open", stay_closed),
         *(
-            GuardRow(f"{module}:{executor}", "open", stay_closed, optional=True)
-            for module in (f"{base}.periodic_executor", "pymongo.periodic_executor")
+            GuardRow(place, "open", stay_closed, optional=True)
+            for place in dict.fromkeys(
+                (
+                    f"{base}.periodic_executor:{executor}",
+                    f"pymongo.periodic_executor:{executor}",
+                    f"{base}.periodic_executor:PeriodicExecutor",
+                )
+            )
         ),
         *(
             GuardRow(f"{module}:_SrvResolver", name, wrapper, optional=True)

@@ -366,6 +366,8 @@ class PyMongo:
                 for name, value, inherited in zip(_OPTIONS, own, usual, strict=True):
                     if value != inherited:
                         compared[name] = value.document
+            if row.method == "FIND_ONE" and not isinstance(compared.get("filter", {}), Mapping):
+                compared["filter"] = {"_id": compared["filter"]}  # as the driver does
             make_canonical(compared)
             self._leave_out_driver_made(row, arguments, compared)
         elif row.scope == "client":
@@ -598,6 +600,8 @@ def _cursor_guard(flavour: str, prefix: str) -> GuardRow:
             return following(wrapped, cursor, operation, args, kwargs)
         if hasattr(cursor, cursors.LINK):
             delattr(cursor, cursors.LINK)  # rewound: the query is a new event
+        if type(current()) is not Session:
+            return wrapped(*args, **kwargs)
         return query(
             lambda *_, **__: wrapped(*args, **kwargs), cursor, (operation,), {}
         )
@@ -751,20 +755,23 @@ def method_rows() -> tuple[MethodRow, ...]:
     return tuple(row for flavour in FLAVOURS for row in _flavour_rows(flavour.name, flavour.prefix))
 
 
-def _guards(flavour: Flavour) -> tuple[GuardRow, ...]:
+def _openers(flavour: Flavour) -> tuple[GuardRow, ...]:
+    # What a program may do first: an async client opens nothing before its first call.
     name, prefix = flavour.name, flavour.prefix
     return (
+        *offline.openers(name, f"{prefix}MongoClient", flavour.executor),
         _cursor_guard(name, prefix),
-        *offline.guards(name, f"{prefix}MongoClient"),
         GuardRow(f"gridfs.{name}.grid_file:{prefix}GridIn", "__init__", _new_file),
     )
 
 
 def _installation() -> Installation:
-    openers = [
-        row for flavour in FLAVOURS for row in offline.openers(flavour.name, flavour.executor)
+    openers = [row for flavour in FLAVOURS for row in _openers(flavour)]
+    guards = [
+        row
+        for flavour in FLAVOURS
+        for row in offline.guards(flavour.name, f"{flavour.prefix}MongoClient")
     ]
-    guards = [row for flavour in FLAVOURS for row in _guards(flavour)]
     return Installation(PLUGIN, method_rows(), openers, (*offline.SHARED_GUARDS, *guards))
 
 
