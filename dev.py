@@ -189,7 +189,10 @@ def bench(arguments: list[str]) -> int:
 
 
 def record_cassettes(arguments: list[str]) -> int:
-    return run(prepare(NEWEST, "test"), "-m", "tests.support.record_cassettes", *arguments)
+    pythons = [prepare(environment, "test") for environment in (NEWEST, OLDEST)]
+    return max(
+        run(python, "-m", "tests.support.record_cassettes", *arguments) for python in pythons
+    )
 
 
 def env(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     not (importlib.util.find_spec("motor") and importlib.util.find_spec("tornado")),
     reason="needs motor and tornado",
 )
-DATABASE = "timetracer_cross_driver"
+DATABASE = f"timetracer_cross_driver_{os.getpid()}"
 OTHER_NAMES = {"TRANSACTION": {"COMMIT", "ABORT"}}
 
 

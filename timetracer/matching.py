@@ -255,10 +255,14 @@ def _fewest(events: list[Any], asked: Json) -> tuple[Any, tuple[Difference, ...]
     best: tuple[tuple[int, bool], Any, tuple[Difference, ...]] | None = None
     for event in events:
         found = tuple(differences(event.arguments() or {}, asked))
-        rank = (len(found), event.used)
+        rank = (sum(map(_weight, found)), event.used)
         if best is None or rank < best[0]:
             best = (rank, event, found)
     return best and (best[1], best[2][:5])
+
+
+def _weight(difference: Difference) -> int:
+    return 2 if _ABSENT in (difference.recorded, difference.asked) else 1
 
 
 def differences(recorded: Json, asked: Json, path: str = "") -> Iterator[Difference]:

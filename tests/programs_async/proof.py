@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ class Proof:
     uri: str
     database: str
     directory: Path
-    made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cassette(self) -> Path:
