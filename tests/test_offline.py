@@ -302,6 +302,26 @@ def test_a_program_replays_alike_on_any_uri() -> None:
     assert len(traces) == 1
 
 
+def test_a_client_closed_after_replay_waits_for_no_server() -> None:
+    told = offline(
+        '''
+enable_pymongo()
+clients = [MongoClient("mongodb://fake:27017", connect=False)]
+with replay():
+    clients.append(MongoClient("mongodb://fake:27017"))
+    for client in clients:
+        with client.start_session() as session:
+            session.session_id
+        third(client) if client is clients[0] else None
+started = time.monotonic()
+for client in clients:
+    client.close()
+print(time.monotonic() - started < 2)
+'''
+    )
+    assert told == "True\n"
+
+
 def test_a_replay_ends_at_exit_without_a_thread_or_a_wait() -> None:
     told = offline(
         '''

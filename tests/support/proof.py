@@ -48,7 +48,7 @@ DRIVER_CHANGES = (
     DriverChange(
         "driver_errors",
         "InvalidDocument has the attribute `document` since 4.12",
-        r", document=(?!None).*?(?=>$)",
+        r", document=.*?(?=>$)",
     ),
     *(
         DriverChange(

@@ -291,7 +291,7 @@ class Reading:
         cursor = (
             b"\x04%b\x00%b" % (kind.encode(), recorded.arrays[number])
             + b"\x12id\x00"
-            + (0 if ended else self._event.eid).to_bytes(8, "little")
+            + (0 if ended else _REPLAYED + self._event.eid).to_bytes(8, "little")
             + _string(b"ns", recorded.namespace or namespace)
         )
         token = recorded.tokens[number]
@@ -327,6 +327,15 @@ class Reading:
         self._recorded = event.cached(recorded_cursor)
         self._next = 0
         self._cancels = list(self._recorded.cancelled)
+
+
+_REPLAYED = 0x54696D65 << 32
+"""What the number of a replayed cursor begins with, so that it is never taken for a server's."""
+
+
+def is_replayed(number: int) -> bool:
+    """Tell whether a cursor of that number was opened in replay."""
+    return number >> 32 == _REPLAYED >> 32
 
 
 def continuation(call: Call, mark: int) -> Call:

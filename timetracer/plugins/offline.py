@@ -21,6 +21,7 @@ from timetracer.driver import Exchange, GuardRow
 from timetracer.errors import MissError
 from timetracer.model import Json
 from timetracer.plugins import clients
+from timetracer.plugins.cursors import is_replayed
 from timetracer.session import CURRENT, Session, current, process_wide
 
 _OFFLINE = "_timetracer_offline"
@@ -231,6 +232,30 @@ def rest(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     return _awaited(None) if inspect.iscoroutinefunction(wrapped) else None
 
 
+def rest_sessions(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    """The end of the sessions of a client: not sent by one that never reached a server."""
+    topology = client._topology
+    if topology is not None and topology._opened:
+        return rest(wrapped, client, args, kwargs)
+    return _awaited(None) if inspect.iscoroutinefunction(wrapped) else None
+
+
+def rest_cursors(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
+    """The end of cursors that are not read on: those of a cassette are on no server, and a program
+    may drop them long after replay."""
+    bound = inspect.signature(wrapped).bind(*args, **kwargs).arguments
+    name = "cursor_id" if "cursor_id" in bound else "cursor_ids"
+    given = bound[name]
+    if isinstance(given, int):
+        if not is_replayed(given):
+            return rest(wrapped, client, args, kwargs)
+    else:
+        bound[name] = [number for number in given if not is_replayed(number)]
+        if bound[name]:
+            return rest(wrapped, client, (), bound)
+    return _awaited(None) if inspect.iscoroutinefunction(wrapped) else None
+
+
 def rest_in_thread(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
     """A round of a driver's own thread or task: left out while the process replays."""
     if not _replaying_everywhere(_lib_of(instance)):
@@ -339,12 +364,12 @@ def guards(flavour: str, client: str) -> tuple[GuardRow, ...]:
         GuardRow(f"{base}.topology:Topology", "select_servers", select_servers),
         GuardRow(f"{base}.pool:Pool", "connect", refuse),
         *(
-            GuardRow(owner, name, rest)
-            for name in (
-                "_end_sessions",
-                "_process_kill_cursors",
-                "_close_cursor_now",
-                "_kill_cursors",
+            GuardRow(owner, name, wrapper)
+            for name, wrapper in (
+                ("_end_sessions", rest_sessions),
+                ("_process_kill_cursors", rest),
+                ("_close_cursor_now", rest_cursors),
+                ("_kill_cursors", rest_cursors),
             )
         ),
         GuardRow(owner, "_process_periodic_tasks", rest_in_thread),
