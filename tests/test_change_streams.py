@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import proof
+from tests.support.offline import run_offline, run_program
 from tests.support.server import Server
 
 PROGRAMS = ("change_streams",)
@@ -23,3 +24,63 @@ def test_streams_are_recorded_unharmed_and_replayed_exactly(
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_streams_are_replayed_from_a_committed_recording(program: str, release: str) -> None:
     proof.prove_committed(program, release)
+
+
+PRELUDE = """
+import sys
+from pymongo import MongoClient
+from timetracer import MissError, use_cassette
+from timetracer.plugins import enable_pymongo
+enable_pymongo()
+uri, database, cassette, mode, polls = sys.argv[1:]
+items = MongoClient(uri, connect=False)[database]["items"]
+"""
+
+
+def test_a_stream_may_be_polled_more_often_than_it_was_and_gives_nothing_new(
+    mongodb: str, database: str, tmp_path: Path
+) -> None:
+    program = """
+with use_cassette(cassette, mode=mode):
+    items.insert_one({"_id": 0})
+    with items.watch(max_await_time_ms=50) as stream:
+        items.insert_one({"_id": 1})
+        tokens = []
+        for _ in range(int(polls)):
+            change = stream.try_next()
+            print(change and change["documentKey"]["_id"], end=" ")
+            tokens.append(stream.resume_token)
+        print(stream.alive, tokens[1] == tokens[-1])
+"""
+    arguments = (mongodb, database, str(tmp_path / "x.json"))
+    assert run_program(PRELUDE + program, *arguments, "record", "3").stdout == (
+        "1 None None True True\n"
+    )
+    assert run_offline(PRELUDE + program, *arguments, "replay", "3").stdout == (
+        "1 None None True True\n"
+    )
+    assert run_offline(PRELUDE + program, *arguments, "replay", "6").stdout == (
+        "1 None None None None None True True\n"
+    )
+
+
+def test_a_stream_that_was_left_with_changes_to_come_is_read_on_no_further(
+    mongodb: str, database: str, tmp_path: Path
+) -> None:
+    program = """
+with use_cassette(cassette, mode=mode):
+    items.insert_one({"_id": 0})
+    with items.watch(max_await_time_ms=50, batch_size=1) as stream:
+        items.insert_many([{"_id": n} for n in range(1, 5)])
+        try:
+            for _ in range(int(polls)):
+                print(stream.next()["documentKey"]["_id"], end=" ")
+        except MissError as miss:
+            print(type(miss).__name__)
+"""
+    arguments = (mongodb, database, str(tmp_path / "x.json"))
+    assert run_program(PRELUDE + program, *arguments, "record", "2").stdout == "1 2 "
+    assert run_offline(PRELUDE + program, *arguments, "replay", "2").stdout == "1 2 "
+    assert run_offline(PRELUDE + program, *arguments, "replay", "4").stdout == (
+        "1 2 ReadPastRecordingError\n"
+    )

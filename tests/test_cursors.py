@@ -71,8 +71,8 @@ def runs(mongodb_server: Server, database: str, tmp_path: Path) -> Runs:
 CURSORS = {
     "find": "items.find({}, batch_size=3).sort('_id', 1)",
     "aggregate": "items.aggregate([{'$sort': {'_id': 1}}], batchSize=3)",
-    "cursor_command": "client[database].cursor_command('find', 'items', sort={'_id': 1}, batchSize=3)"
-    ".batch_size(3)",
+    "cursor_command": "client[database]"
+    ".cursor_command('find', 'items', sort={'_id': 1}, batchSize=3).batch_size(3)",
 }
 
 
@@ -93,7 +93,10 @@ with use_cassette(cassette, mode=mode):
 def test_raw_batches_are_read_past_their_recording_no_further(runs: Runs) -> None:
     program = """
 with use_cassette(cassette, mode=mode):
-    for cursor in (items.find_raw_batches({}, batch_size=3), items.aggregate_raw_batches([], batchSize=3)):
+    for cursor in (
+        items.find_raw_batches({}, batch_size=3),
+        items.aggregate_raw_batches([], batchSize=3),
+    ):
         try:
             print(len([batch for _, batch in zip(range(int(count)), cursor)]))
         except MissError as miss:

@@ -50,7 +50,7 @@ def both(program: str, uri: str, database: str, cassette: Path) -> tuple[str, st
 def test_a_server_that_cannot_be_found_is_told_at_once_in_replay(tmp_path: Path) -> None:
     program = """
 from pymongo.errors import ServerSelectionTimeoutError
-slow = MongoClient(uri, serverSelectionTimeoutMS=1500)[database]["items"]
+slow = MongoClient(uri, serverSelectionTimeoutMS=1500, connect=False)[database]["items"]
 document = {"n": 1}
 with use_cassette(cassette, mode=mode):
     for function in (lambda: slow.insert_one(document), lambda: list(slow.find())):
@@ -67,7 +67,7 @@ with use_cassette(cassette, mode=mode):
     replayed = run_offline(PRELUDE + program, *arguments, "replay")
     assert recorded.stderr == "it took long\n" * 2 and replayed.stderr == "it took no time\n" * 2
     assert replayed.stdout == recorded.stdout
-    assert recorded.stdout.count("Connection refused") == 2
+    assert recorded.stdout.count("True True True") == 2
 
 
 def test_a_document_that_is_too_large_is_refused_as_it_was(
@@ -107,7 +107,7 @@ else:
     del Gone
 with use_cassette(cassette, mode=mode):
     try:
-        items.count_documents({})
+        items.count_documents(filter={})
     except Exception as error:
         print(type(error).__name__, error)
 """

@@ -1,10 +1,10 @@
 """The arguments that no other program gives."""
 
+from bson import DBRef
 from pymongo import CursorType, IndexModel, ReadPreference
 from pymongo.collation import Collation
 from pymongo.operations import SearchIndexModel
 from pymongo.read_concern import ReadConcern
-from bson import DBRef
 
 from tests.support.programs import Steps, run
 
@@ -88,7 +88,11 @@ def wider(s: Steps) -> None:
     )
     s.call(list, cursor)
     s.call(database.create_collection, "concerned", read_concern=ReadConcern("majority"))
-    s.call(lambda: [found["name"] for found in database.list_collections(comment="listed")].count("items"))
+    s.call(
+        lambda: [found["name"] for found in database.list_collections(comment="listed")].count(
+            "items"
+        )
+    )
     s.call(database.drop_collection, "concerned", encrypted_fields={"fields": []})
     s.call(database["items"].drop, encrypted_fields={"fields": []})
     s.call(lambda: database.validate_collection("other", scandata=True))

@@ -158,7 +158,10 @@ def lookalikes(s: Steps) -> None:
 
 def document_classes(s: Steps) -> None:
     s.database["classes"].insert_many(
-        [{"_id": n, "sub": {"b": n, "a": [{"c": 1}]}, "at": datetime.datetime(2020, 1, 2)} for n in (1, 2)]
+        [
+            {"_id": n, "sub": {"b": n, "a": [{"c": 1}]}, "at": datetime.datetime(2020, 1, 2)}
+            for n in (1, 2)
+        ]
     )
     for kind in (SON, OrderedDict, RawBSONDocument):
         items = s.database.get_collection("classes", codec_options=CodecOptions(kind))
@@ -181,7 +184,9 @@ def document_classes(s: Steps) -> None:
     s.call(lambda: read["sub"]["a"][0])
     s.call(s.database["copies"].insert_one, read)
     s.call(s.database["copies"].find_one, {"_id": 2})
-    database = s.client.get_database(s.database.name, codec_options=CodecOptions(SON, tz_aware=True))
+    database = s.client.get_database(
+        s.database.name, codec_options=CodecOptions(SON, tz_aware=True)
+    )
     s.call(database["classes"].find_one, {"_id": 2})
     s.call(database.command, "find", "classes", filter={"_id": 2})
     s.call(database.aggregate, [{"$no": 1}])

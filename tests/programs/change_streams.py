@@ -102,9 +102,8 @@ def failing(s: Steps) -> None:
         s.call(stream.try_next)
     with s.failing("aggregate", errorCode=1):
         s.call(watched.watch)
-    with s.failing("aggregate", errorCode=91):
-        with watched.watch(max_await_time_ms=50) as stream:
-            s.call(stream.try_next)
+    with s.failing("aggregate", errorCode=91), watched.watch(max_await_time_ms=50) as stream:
+        s.call(stream.try_next)
 
 
 def wider(s: Steps) -> None:

@@ -56,7 +56,8 @@ def commands(s: Steps) -> None:
     s.call(list, cursor)
     s.show("read", cursor)
     s.call(
-        list, s.call(database.cursor_command, {"find": "items", "limit": 2}, codec_options=SON_OPTIONS)
+        list,
+        s.call(database.cursor_command, {"find": "items", "limit": 2}, codec_options=SON_OPTIONS),
     )
     s.call(database.cursor_command, "ping")
     s.call(list, s.call(database.aggregate, [{"$documents": [{"a": 1}, {"a": 2}]}]))
@@ -140,7 +141,10 @@ def bulks(s: Steps) -> None:
     s.call(client.bulk_write, more, verbose_results=True, comment="verbose")
     s.call(
         client.bulk_write,
-        [InsertOne({"n": 1}, namespace=space), UpdateOne({"_id": 1}, {"$set": {"m": 1}}, namespace=space)],
+        [
+            InsertOne({"n": 1}, namespace=space),
+            UpdateOne({"_id": 1}, {"$set": {"m": 1}}, namespace=space),
+        ],
         ordered=False,
         verbose_results=True,
         bypass_document_validation=True,

@@ -3,8 +3,7 @@
 from collections import deque
 
 from bson import ObjectId
-from bson.codec_options import CodecOptions, TypeRegistry
-from bson.codec_options import TypeEncoder
+from bson.codec_options import CodecOptions, TypeEncoder, TypeRegistry
 from pymongo import InsertOne, UpdateOne, WriteConcern
 
 from tests.support.programs import Steps, run

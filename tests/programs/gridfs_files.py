@@ -55,7 +55,9 @@ def found(s: Steps) -> None:
     s.call(files.exists, filename="hello.txt")
     s.call(files.exists, {"filename": "none"})
     s.call(files.exists, ObjectId("650000000000000000000009"))
-    s.call(lambda: [(f.filename, f.length, f.read()) for f in files.find({"filename": "hello.txt"})])
+    s.call(
+        lambda: [(f.filename, f.length, f.read()) for f in files.find({"filename": "hello.txt"})]
+    )
     cursor = s.call(files.find, {}, batch_size=2)
     s.call(lambda: sorted(str(f.filename) for f in cursor))
     s.call(lambda: [f.filename for f in files.find().sort("filename", -1).limit(2)])

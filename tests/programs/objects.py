@@ -1,4 +1,4 @@
-"""Clients, databases and collections made before, subclassed, derived; what they tell of servers."""
+"""Clients, databases and collections made before, subclassed, derived; what they tell."""
 
 import inspect
 
@@ -75,7 +75,7 @@ def made_before(s: Steps) -> None:
     s.call(kept["collection"].insert_one, {"_id": 1})
     s.call(list, kept["cursor"])
     s.call(kept["find"]({"_id": 1}).to_list)
-    s.call(getattr(kept["collection"], "sub").insert_one, {"_id": 1})
+    s.call(kept["collection"].sub.insert_one, {"_id": 1})
     s.call(kept["collection"].count_documents, {})
 
 
@@ -142,7 +142,9 @@ def topology(s: Steps) -> None:
     description = client.topology_description
     s.show("type", description.topology_type_name)
     s.show("readable", description.has_readable_server())
-    s.show("servers", [found.server_type_name for found in description.server_descriptions().values()])
+    s.show(
+        "servers", [found.server_type_name for found in description.server_descriptions().values()]
+    )
     s.show("limits", [found.max_bson_size for found in description.server_descriptions().values()])
     s.show("host", (client.HOST, client.PORT, client.options.retry_writes))
     s.show("repr", len(repr(client)) > 20)

@@ -126,7 +126,11 @@ def several(s: Steps) -> None:
     s.call(lambda: [(a["_id"], b["_id"]) for a, b in zip(first, second, strict=False)])
     equal = [items.find({"n": 1}, batch_size=2) for _ in range(2)]
     s.call(lambda: [[document["_id"] for document in cursor] for cursor in equal])
-    s.call(lambda: [cursor["_id"] for pair in zip(*map(_restart, equal), strict=True) for cursor in pair])
+    s.call(
+        lambda: [
+            cursor["_id"] for pair in zip(*map(_restart, equal), strict=True) for cursor in pair
+        ]
+    )
     found: list[object] = []
     if s.stage == "replay":  # where no thread can be started
         found.extend(items.find({"n": 2}, batch_size=2))

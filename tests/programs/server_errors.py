@@ -54,7 +54,12 @@ def codes(s: Steps) -> None:
 
 def write_errors(s: Steps) -> None:
     items = s.database["items"]
-    concern = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waited", "errInfo": {"a": 1}}
+    concern = {
+        "code": 64,
+        "codeName": "WriteConcernFailed",
+        "errmsg": "waited",
+        "errInfo": {"a": 1},
+    }
     with s.failing("insert", writeConcernError=concern):
         s.call(items.insert_one, {"_id": "concern"})
     with s.failing("insert", writeConcernError=concern):
@@ -71,7 +76,8 @@ def write_errors(s: Steps) -> None:
     s.call(items.replace_one, {"_id": 1}, {"n": 2})
     s.call(items.bulk_write, [InsertOne({"_id": 1}), InsertOne({"_id": 2})], ordered=False)
     s.database.create_collection(
-        "strict", validator={"$jsonSchema": {"required": ["n"], "properties": {"n": {"minimum": 3}}}}
+        "strict",
+        validator={"$jsonSchema": {"required": ["n"], "properties": {"n": {"minimum": 3}}}},
     )
     strict = s.database["strict"]
     s.call(strict.insert_one, {"n": 1})

@@ -69,7 +69,9 @@ def updates(s: Steps) -> None:
     s.call(items.update_one, {"_id": 99}, {"$set": {"n": 1}})
     s.call(items.update_one, {"_id": 100}, {"$set": {"n": 1}}, upsert=True)
     s.call(items.update_one, {"sku": "new"}, {"$set": {"n": 2}}, True)
-    s.call(items.update_one, filter={"_id": 1}, update=[{"$set": {"double": {"$add": ["$n", "$n"]}}}])
+    s.call(
+        items.update_one, filter={"_id": 1}, update=[{"$set": {"double": {"$add": ["$n", "$n"]}}}]
+    )
     s.call(items.update_one, {"sku": "s2"}, {"$inc": {"n": 1}}, collation=CASELESS)
     s.call(items.update_one, {"n": {"$gte": 3}}, {"$inc": {"n": 1}}, hint="n_1")
     s.call(items.update_one, {"n": {"$gte": 3}}, {"$inc": {"n": 1}}, hint=[("n", 1)])

@@ -2,7 +2,8 @@
 
     python dev.py record-cassettes [PROGRAM ...]
 
-It is run on the newest and on the oldest driver, and each keeps its own; see tests/support/proof.py.
+It is run on the newest and on the oldest driver, and each keeps its own; see
+tests/support/proof.py.
 """
 
 from __future__ import annotations

@@ -141,7 +141,9 @@ _ERROR_FACTS = (
 
 def _operation(value: Any) -> str:
     """Show what an operation of a bulk write holds; its repr is another in each release."""
-    names = sorted({name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())})
+    names = sorted(
+        {name for base in type(value).__mro__ for name in getattr(base, "__slots__", ())}
+    )
     held = {name.lstrip("_"): getattr(value, name) for name in names if hasattr(value, name)}
     told = ", ".join(f"{name}={shown(item)}" for name, item in held.items() if item)
     return f"{type(value).__name__}({told})"

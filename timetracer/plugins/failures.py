@@ -91,9 +91,13 @@ def error_to_json(error: BaseException, options: Any = None) -> dict[str, Json]:
         form = _form_of(error.details, kept["details"], options)  # type: ignore[attr-defined]
         if form != "plain":
             kept["details_as"] = form
-    if kind.__module__.partition(".")[0] not in _DRIVERS and vars(error):
+    if _is_programs_own(kind) and vars(error):
         kept["attributes"] = {name: to_json(value) for name, value in vars(error).items()}
     return kept
+
+
+def _is_programs_own(kind: type[BaseException]) -> bool:
+    return kind.__module__.partition(".")[0] not in _DRIVERS
 
 
 _DRIVERS = frozenset({"builtins", "bson", "pymongo", "gridfs"})
@@ -281,8 +285,8 @@ def rebuild(
         form = kept.get("details_as")
         details = _formed(kept["details"], form if form in _FORMS else "plain", options)
         kept = {**kept, "details": details}
-    family = next(family for family in _FAMILIES if issubclass(kind, family.base))
-    error = family.build(kind, kept, message)
+    build = _bare if _is_programs_own(kind) else _family_of(kind).build
+    error = build(kind, kept, message)
     error.args = tuple(_value(value) for value in kept["args"])
     for name, value in (kept.get("attributes") or {}).items():
         setattr(error, name, _value(value))
@@ -310,6 +314,10 @@ def _find(name: str) -> type[BaseException] | None:
 class _Family:
     base: type[BaseException]
     build: Callable[[Any, dict[str, Json], str], BaseException]
+
+
+def _family_of(kind: type[BaseException]) -> _Family:
+    return next(family for family in _FAMILIES if issubclass(kind, family.base))
 
 
 def _details(kept: dict[str, Json]) -> Any:
