@@ -306,7 +306,12 @@ def _begin(
 
 
 def _is_listed_by_driver(value: Any) -> bool:
+    if type(value) in _READ_AS_THEY_ARE:
+        return False
     return isinstance(value, Iterable) and not isinstance(value, list | tuple | Mapping | str)
+
+
+_READ_AS_THEY_ARE = frozenset({dict, list, tuple})
 
 
 def _cancelled_after(plugin: Plugin, event: Any) -> float | None:

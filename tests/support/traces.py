@@ -193,13 +193,13 @@ def _result(value: Any) -> str:
 # ------------------------------------------------------------------------------- two live runs
 
 _BLURRED = (
-    (r"RawBSONDocument\(b\\*'X\\+x00.*?(?=, codec_options)", "raw"),
+    (r"RawBSONDocument\(b\\*['\"]X\\+x00.*?(?=, codec_options)", "raw"),
     (r"RawBSONDocument\(5800000011636c757374657254696d6500[0-9a-f]*", "raw"),
     (r"\b[0-9a-f]{24}\b", "id"),
     (r"(?<=datetime\()20(2[4-9]|[3-9]\d)-[^)+ ]*", "time"),
     (r"(?<=Timestamp\()[0-9]{9,}, [0-9]+", "time"),
     (r"(?<='_data': ')[0-9A-Fa-f]+", "token"),
-    (r"(?<=id': )Binary\(subtype=4, b(['\"]).*?\1\)", "uuid"),
+    (r"(?<=id': )Binary\(subtype=4, b(['\"])(?:\\.|(?!\1).)*\1\)", "uuid"),
     (r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", "uuid"),
     (r"(?<=[Cc]ursor id )\d+", "number"),
 )

@@ -366,8 +366,10 @@ class PyMongo:
                 for name, value, inherited in zip(_OPTIONS, own, usual, strict=True):
                     if value != inherited:
                         compared[name] = value.document
-            if row.method == "FIND_ONE" and not isinstance(compared.get("filter", {}), Mapping):
-                compared["filter"] = {"_id": compared["filter"]}  # as the driver does
+            if row.method == "FIND_ONE":
+                wanted = compared.get("filter")
+                if wanted is not None and not isinstance(wanted, Mapping):
+                    compared["filter"] = {"_id": wanted}  # as the driver does
             make_canonical(compared)
             self._leave_out_driver_made(row, arguments, compared)
         elif row.scope == "client":
