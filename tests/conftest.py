@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +64,19 @@ def database(mongodb_server: Server) -> Iterator[str]:
     name = f"timetracer_test_{os.getpid()}_{next(_numbers)}"
     yield name
     mongodb_server.drop(name)
+
+
+@pytest.fixture
+def own_process_session() -> Iterator[None]:
+    """A process session that no test before has decided, and none after inherits."""
+    from timetracer import session
+
+    session.reset_process()
+    yield
+    session.reset_process()
+
+
+@pytest.fixture
+def cassettes(tmp_path: Path) -> Path:
+    """A cassette directory of the test's own, not made yet."""
+    return tmp_path / "cassettes"

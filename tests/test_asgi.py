@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,10 @@ with warnings.catch_warnings():
     from starlette.testclient import TestClient
 
 # The client of older releases leaves streams of its own open.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*MemoryObject:pytest.PytestUnraisableExceptionWarning"
-)
-
-
-@pytest.fixture(autouse=True)
-def own_process_session() -> Iterator[None]:
-    session.reset_process()
-    yield
-    session.reset_process()
-
-
-@pytest.fixture
-def cassettes(tmp_path: Path) -> Path:
-    return tmp_path / "cassettes"
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*MemoryObject:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("own_process_session"),
+]
 
 
 Traced = Callable[..., TimeTracerMiddleware]

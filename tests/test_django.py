@@ -47,17 +47,7 @@ if not settings.configured:
 
 from timetracer.integrations.django import MIDDLEWARE, TimeTracerMiddleware, auto_setup  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def own_process_session() -> Iterator[None]:
-    session.reset_process()
-    yield
-    session.reset_process()
-
-
-@pytest.fixture
-def cassettes(tmp_path: Path) -> Path:
-    return tmp_path / "cassettes"
+pytestmark = pytest.mark.usefixtures("own_process_session")
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -18,20 +18,10 @@ from werkzeug.routing import BaseConverter
 
 from tests.support import offline, server
 from tests.support.http import driver_call
-from timetracer import ConfigError, MissError, TraceConfig, session
+from timetracer import ConfigError, MissError, TraceConfig
 from timetracer.integrations.flask import TimeTracerMiddleware, auto_setup, init_app
 
-
-@pytest.fixture(autouse=True)
-def own_process_session() -> Iterator[None]:
-    session.reset_process()
-    yield
-    session.reset_process()
-
-
-@pytest.fixture
-def cassettes(tmp_path: Path) -> Path:
-    return tmp_path / "cassettes"
+pytestmark = pytest.mark.usefixtures("own_process_session")
 
 
 def shop(cassettes: Path, mode: str, **settings: Any) -> Flask:

@@ -23,17 +23,7 @@ from timetracer.integrations.request import BodyCopy
 from timetracer.integrations.wsgi import TimeTracerMiddleware
 from timetracer.redaction import Redactor
 
-
-@pytest.fixture(autouse=True)
-def own_process_session() -> Iterator[None]:
-    session.reset_process()
-    yield
-    session.reset_process()
-
-
-@pytest.fixture
-def cassettes(tmp_path: Path) -> Path:
-    return tmp_path / "cassettes"
+pytestmark = pytest.mark.usefixtures("own_process_session")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ classes as "module:Class", so that a table can be read without importing a drive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -75,9 +75,6 @@ class Reply(Protocol):
 
     def give(self, exchange: Exchange, event: RecordedResult) -> Any:
         """Return the recorded result as the driver would, type for type."""
-
-
-Describe = Callable[["MethodRow", Any, dict[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

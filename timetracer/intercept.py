@@ -389,11 +389,6 @@ class Installation:
         self._guards = tuple(guards)
         self._patches: list[_Patch] = []
 
-    @property
-    def installed(self) -> bool:
-        """Whether the wrappers are in place."""
-        return bool(self._patches)
-
     def install(self) -> None:
         """Put the wrappers in place; once, however often it is called."""
         if self._patches:

@@ -45,7 +45,6 @@ from timetracer.errors import (
     CassetteError,
     CassetteNotFoundError,
     CassettePathError,
-    ConfigError,
     MissError,
     SessionError,
     StrPath,
@@ -1044,18 +1043,3 @@ def _overlap(open_one: Session, session: Session) -> SessionError:
         f"{open_one.where} is still open, so {session.where} cannot be opened: calls outside "
         "requests belong to one cassette at a time. Leave the first block before the second."
     )
-
-
-__all__ = [
-    "CURRENT",
-    "PASS",
-    "CassetteError",
-    "ConfigError",
-    "Session",
-    "current",
-    "open_file",
-    "open_process",
-    "open_request",
-    "set_default",
-    "use_cassette",
-]
