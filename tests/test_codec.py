@@ -26,7 +26,6 @@ from timetracer.codec import (
     TAGS,
     CodecError,
     Unencodable,
-    blank_volatile,
     bson_to_json,
     dumps,
     from_json,
@@ -704,101 +703,3 @@ def test_dumps_refuses_what_did_not_come_from_to_json() -> None:
     for value in (Int64(5), NOON, {1: 2}, b"a", "\ud800"):
         with pytest.raises(CodecError, match=r"^not JSON-ready: .*use to_json first"):
             dumps(value)
-
-
-# -- blanked text
-
-
-def blanked(value: object) -> bytes:
-    return blank_volatile(dumps(to_json(value)))
-
-
-def test_volatile_values_are_blanked() -> None:
-    assert blanked({"a": OID, "b": [NOON, DatetimeMS(2**60)], "c": UUID, "d": Timestamp(1, 2)}) == (
-        b'{"a":{"$oid":"*"},"b":[{"$date":"*"},{"$date":"*"}],"c":{"$uuid":"*"},'
-        b'"d":{"$timestamp":"*"}}'
-    )
-    assert blanked([Binary(UUID.bytes, 3), Binary(UUID.bytes, 4)]) == (
-        b'[{"$binary":"*"},{"$binary":"*"}]'
-    )
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"$oid": "mine"},
-        {"$date": "2026-11-21T12:00:00.123Z"},
-        {"$date": {"$numberLong": "5"}},
-        {"$uuid": 'a"}'},
-        {"$oid": '"},{"$oid":"x"}'},
-        {"$oid": "{"},
-        '{"$oid":"6560a1b2c3d4e5f60718293a"}',
-        ['{"$oid":"', '"}'],
-        {"a{": "$oid"},
-        {"$timestamp": {"t": 1, "i": 2}},
-        {"$binary": {"base64": "", "subType": "04"}},
-        {"$escaped": {"$oid": "mine"}},
-        {"$escaped": {"$escaped": {"$oid": "mine"}}},
-        {"a": 1, "$escaped": {"$oid": "mine"}},
-        [b"bytes", Binary(b"x", 5), Int64(5), Decimal128("5"), 1, "*"],
-    ],
-    ids=repr,
-)
-def test_what_only_looks_volatile_stays(value: Any) -> None:
-    assert blanked(value) == dumps(to_json(value))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ({"$escaped": OID}, b'{"$escaped":{"$escaped":{"$oid":"*"}}}'),
-        ({"$oid": OID}, b'{"$escaped":{"$oid":{"$oid":"*"}}}'),
-        ({"a": 1, "$escaped": OID}, b'{"$escaped":{"a":1,"$escaped":{"$oid":"*"}}}'),
-        (
-            {"$escaped": {"$escaped": OID}},
-            b'{"$escaped":{"$escaped":{"$escaped":{"$escaped":{"$oid":"*"}}}}}',
-        ),
-    ],
-)
-def test_a_volatile_value_in_an_escaped_dict_is_blanked(value: Any, text: bytes) -> None:
-    assert blanked(value) == text
-
-
-def stilled(value: Any) -> Any:
-    """The value with each volatile leaf set to a constant of its kind."""
-    if isinstance(value, Code) and value.scope is not None:
-        return Code(value, stilled(value.scope))
-    if isinstance(value, dict):
-        return {key: stilled(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [stilled(item) for item in value]
-    if isinstance(value, (datetime.datetime, DatetimeMS)):
-        return NOON
-    if isinstance(value, Binary) and value.subtype in (3, 4):
-        return Binary(b"", 3)
-    still = {ObjectId: OID, uuid.UUID: UUID, Timestamp: Timestamp(0, 0)}
-    return still.get(type(value), value)
-
-
-@UNHURRIED
-@given(values)
-def test_blanked_text_does_not_depend_on_volatile_values_and_on_nothing_else(value: Any) -> None:
-    assert blanked(value) == blanked(stilled(value))
-    assert loads(blanked(value)) == starred(loads(dumps(to_json(value))))
-
-
-def starred(json: Any, user_dict: bool = False) -> Any:
-    """Blank the tags in parsed JSON, as an independent check of the regular expression."""
-    if isinstance(json, list):
-        return [starred(item) for item in json]
-    if not isinstance(json, dict):
-        return json
-    if not user_dict and len(json) == 1:
-        [(name, held)] = json.items()
-        if name == "$escaped":
-            return {name: starred(held, user_dict=True)}
-        if name in ("$oid", "$date", "$uuid", "$timestamp"):
-            return {name: "*"}
-        if name == "$binary" and held["subType"] in ("03", "04"):
-            return {name: "*"}
-    return {key: starred(item) for key, item in json.items()}

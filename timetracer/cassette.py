@@ -7,20 +7,34 @@ is made off the program's path.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import Any
+from threading import Lock, RLock
+from time import sleep
+from typing import Any, cast
 
 from timetracer import document
-from timetracer.codec import blank_volatile, dumps, from_json
+from timetracer.bindings import Bindings
+from timetracer.codec import dumps, from_json
 from timetracer.driver import Outcome
-from timetracer.errors import NotCapturedError, TimetracerError
-from timetracer.matching import Index, Match, filter_keys, key_to_json
+from timetracer.errors import MissError, NotCapturedError, TimetracerError
+from timetracer.evidence import UNKNOWN, Evidence, Process, made_values
+from timetracer.frozen_time import perf_counter
+from timetracer.learned import learned_places
+from timetracer.matchers import DEFAULT
+from timetracer.matching import (
+    OPTIONAL_LEVELS,
+    Index,
+    Match,
+    body_hash,
+    filter_keys,
+    key_to_json,
+    masked_paths,
+)
 from timetracer.model import Call, Json, Signature
 from timetracer.recovery import Spool
 from timetracer.redaction import Redactor, has_placeholders, substitute
@@ -29,6 +43,18 @@ logger = logging.getLogger("timetracer")
 
 BINDINGS: dict[str, Json] = {}
 """Placeholder label -> live value, for all cassettes that this process replays."""
+
+BODY_HASH = "skeleton"
+"""How `body_hash` is made; a cassette that says so is trusted to have them."""
+
+_MADE_UP = (
+    re.compile(rb"[0-9A-Za-z+/_-]{22,}={0,2}"),
+    re.compile(
+        rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+        rb"|[0-9a-fA-F]{16,})"
+    ),
+)
+"""How values that look made up stand in an event: alone, and within longer texts."""
 
 _SPILL_EVENTS = 512
 _SPILL_BYTES = 4 * 1024 * 1024
@@ -46,18 +72,37 @@ class Event:
     Attributes:
         eid: its number in the cassette.
         used: whether it has answered a call.
+        reason: why it answered, a level or freedom of `timetracer.matching`; "" before it did.
+        bound_values: the recorded and live values that it bound to each other then.
+        used_by: the code that made that call, as `call_sites` notes it, None where unknown.
+        used_at: the place in that code.
         cassette: the cassette it belongs to.
     """
 
-    __slots__ = ("_cache", "_redacted", "_text", "cassette", "eid", "used")
+    __slots__ = (
+        "_cache",
+        "_fixed",
+        "_text",
+        "bound_values",
+        "cassette",
+        "eid",
+        "reason",
+        "used",
+        "used_at",
+        "used_by",
+    )
 
     def __init__(self, text: document.EventText, cassette: Cassette) -> None:
         self._text = text
         self.eid = text.eid
         self.used = False
+        self.used_by: Any = None
+        self.used_at = 0
         self.cassette = cassette
         self._cache: Any = None
-        self._redacted: bool | None = None
+        self._fixed = False
+        self.reason = ""
+        self.bound_values: tuple[tuple[str, str], ...] = ()
 
     @property
     def signature(self) -> Signature:
@@ -100,14 +145,42 @@ class Event:
         return self._text.arguments
 
     @property
+    def result_text(self) -> bytes:
+        """The result's JSON text, as it was recorded."""
+        return self._text.result
+
+    @property
     def failed(self) -> bool:
         """Whether the call raised."""
         return not self._text.succeeded and bool(self.result().get("error"))
+
+    @property
+    def body_hash(self) -> str:
+        """The hash that narrows down which calls it may answer; "" where it must be made."""
+        return self._text.signature.body_hash if self.cassette.hashed else ""
+
+    def evidence(self) -> Evidence:
+        """Return what shows who made the values in its arguments."""
+        process = self.cassette.process_of(self.eid)
+        offset = self._text.offset
+        at = process.recorded + offset if process.recorded else 0.0
+        seen = process.frozen + offset if process.frozen else 0.0
+        learned = self.cassette.learned.get(self.eid, frozenset())
+        return Evidence(process, self._text.made, at, seen, learned)
+
+    def is_first_with(self, text: str) -> bool:
+        """Tell whether no event before this one holds a text that looks made up."""
+        return self.cassette.first_with(text) >= self.eid
 
     def arguments(self) -> Json:
         """Return the recorded arguments, a fresh JSON value; None where none were kept."""
         text = self._text.arguments
         return text and document.arguments_of(text, self.cassette.path, self.eid)
+
+    def values(self) -> dict[str, Any]:
+        """Return the recorded arguments as Python values; {} where none were kept."""
+        arguments = substitute(self.arguments() or {}, self.cassette.substitutes())
+        return cast("dict[str, Any]", from_json(arguments))
 
     def result(self) -> dict[str, Any]:
         """Return the event's `result`, a fresh JSON value with bound placeholders filled in.
@@ -116,12 +189,11 @@ class Event:
             CassetteFormatError: its text is damaged.
         """
         text = self._text.result
-        value = document.result_of(text, self.cassette.path, self.eid)
-        if self._redacted is None:
-            self._redacted = self.redacted and has_placeholders(text)
-        if self._redacted:
-            value = substitute(value, self.cassette.bindings())
-        return value
+        filled = self.cassette.bindings.with_live_values_in(text)
+        value = document.result_of(filled, self.cassette.path, self.eid)
+        secret = self.redacted and has_placeholders(text)
+        self._fixed = filled is text and not secret
+        return substitute(value, self.cassette.substitutes()) if secret else value
 
     def body(self) -> Any:
         """Return what `result.body.data` holds, as JSON.
@@ -131,19 +203,29 @@ class Event:
         """
         body = self.result().get("body") or {}
         if not body.get("captured", "data" in body):
-            raise NotCapturedError(
-                f"event {self.eid} of {self.cassette.path} ({self.method} on {self.url}) was kept "
-                "without its result (captured: false). Record it again.",
-                cassette=self.cassette.path,
-                nearest=self,
-            )
+            raise self._not_captured()
         return body.get("data")
 
+    def _not_captured(self) -> NotCapturedError:
+        return NotCapturedError(
+            f"event {self.eid} of {self.cassette.path} ({self.method} on {self.url}) was kept "
+            "without its result (captured: false). Record it again.",
+            cassette=self.cassette.path,
+            nearest=self,
+        )
+
     def cached(self, make: Callable[[dict[str, Any]], Any]) -> Any:
-        """Return `make(result)`, made once and kept; never to be altered."""
+        """Return `make(result)`, made once and kept; never to be altered.
+
+        Raises:
+            NotCapturedError: the result was not kept.
+        """
         if self._cache is None:
-            made = make(self.result())
-            if self._redacted:
+            result = self.result()
+            if (result.get("body") or {}).get("captured") is False:
+                raise self._not_captured()
+            made = make(result)
+            if not self._fixed:
                 return made  # what is bound may change from call to call
             self._cache = made
         return self._cache
@@ -161,7 +243,7 @@ class Event:
             shared: whether bindings of the run's other cassettes count. They do for a read, which
                 asks for what was written before; a write may bring a new value.
         """
-        return self.cassette.bindings() if shared else dict(self.cassette.bound)
+        return self.cassette.substitutes() if shared else dict(self.cassette.bound)
 
     def keep_bound(self, bindings: dict[str, Json]) -> None:
         """Keep bindings, and make them known to the other cassettes of the run."""
@@ -183,7 +265,9 @@ class Cassette:
         path: where they came from.
         allow_repeats: whether a used-up read may be answered again.
         strict_order: whether calls must come in recorded order.
-        match_lib: whether PyMongo's calls and Motor's are told apart.
+        match_on: what of a call must be the same; see `timetracer.matchers`.
+        levels: which looser levels of matching are allowed; see `matching.OPTIONAL_LEVELS`.
+        ignore: paths into arguments that are not compared.
 
     Raises:
         CassetteFormatError, CassetteVersionError: the bytes are no cassette that can be read.
@@ -196,7 +280,9 @@ class Cassette:
         *,
         allow_repeats: bool = False,
         strict_order: bool = False,
-        match_lib: bool = False,
+        match_on: Iterable[str] = DEFAULT,
+        levels: Iterable[str] = OPTIONAL_LEVELS,
+        ignore: Iterable[str] = (),
     ) -> None:
         parsed = document.parse(data, path)
         self.path = path
@@ -204,13 +290,24 @@ class Cassette:
         session = parsed.header.get("session") or {}
         self.redacted = bool(session.get("redaction"))
         self.labels: dict[str, str] = session.get("redacted") or {}
+        self.hashed = session.get("body_hash") == BODY_HASH
+        self._processes = [
+            (int(one.get("from_event") or 1), Process.of(one))
+            for one in session.get("processes") or ()
+        ]
+        self.learned = learned_places(session, path)
+        self.bindings = Bindings(path)
         self.bound: dict[str, Json] = {}
+        self._first: dict[bytes, int] | None = None
         self.events = [Event(text, self) for text in parsed.events]
         self._index = Index(
             self.events,
+            bindings=self.bindings,
             allow_repeats=allow_repeats,
             strict_order=strict_order,
-            match_lib=match_lib,
+            match_on=match_on,
+            levels=levels,
+            ignore=ignore,
         )
 
     @property
@@ -223,7 +320,25 @@ class Cassette:
         """The events' own text, one a line, for a writer that adds to them."""
         return [event.line for event in self.events]
 
-    def bindings(self) -> dict[str, Json]:
+    def first_with(self, text: str) -> int:
+        """Return the number of the first event that holds a text that looks made up."""
+        wanted = text.encode("utf-8", "replace")
+        if self._first is None:
+            self._first = {}
+            for event in reversed(self.events):
+                for pattern in _MADE_UP:
+                    self._first.update(dict.fromkeys(pattern.findall(event.line), event.eid))
+        found = self._first.get(wanted)
+        if found is None:  # within a longer text, and of no form that is found there
+            found = next((one.eid for one in self.events if wanted in one.line), 0)
+        return found
+
+    def process_of(self, eid: int) -> Process:
+        """Return the process that recorded an event."""
+        known = [process for first, process in self._processes if first <= eid]
+        return known[-1] if known else UNKNOWN
+
+    def substitutes(self) -> dict[str, Json]:
         """Return placeholder numbers with what they stand for: as bound by a call of this
         cassette, else by one of another cassette of the run."""
         shared = {n: BINDINGS[label] for n, label in self.labels.items() if label in BINDINGS}
@@ -232,6 +347,10 @@ class Cassette:
     def take(self, call: Call, *, reads: bool = False) -> Match | None:
         """Return the event that answers a call, marked as used, or None for a miss."""
         return self._index.take(call, reads=reads)
+
+    def rests_on_looks(self, call: Call) -> bool:
+        """Tell whether a call misses because it orders by values that were bound by their look."""
+        return self._index.rests_on_looks(call)
 
     def nearest(self, call: Call) -> Any:
         """Return the event nearest to a call that missed, with the fields that differ."""
@@ -245,12 +364,19 @@ class Unreadable:
     events: tuple[Event, ...] = ()
     unused: tuple[Event, ...] = ()
 
-    def __init__(self, error: TimetracerError) -> None:
+    def __init__(self, error: Exception) -> None:
         self._error = error
 
     def take(self, call: Call, *, reads: bool = False) -> Match | None:
-        """Raise what opening the cassette raised."""
-        raise self._error
+        """Raise what opening the cassette raised, as a miss if it is no error of ours."""
+        if isinstance(self._error, TimetracerError):
+            raise self._error
+        told = f"The cassette cannot be opened: {self._error!r}"
+        raise MissError(told, call=call) from self._error
+
+    def rests_on_looks(self, call: Call) -> bool:
+        """Return False: nothing is bound."""
+        return False
 
     def nearest(self, call: Call) -> Any:
         """Return None: nothing is near."""
@@ -258,6 +384,10 @@ class Unreadable:
 
 
 # ------------------------------------------------------------------------------------- recorded
+
+Ticket = tuple[int, float]
+"""The number of a call's event, and `perf_counter()` when the call began; taken just before
+it is made, so that equal calls at once are answered in replay in the order of their beginning."""
 
 
 @dataclass(slots=True)
@@ -278,9 +408,10 @@ class _Pending:
 class Recording:
     """The events of a session while they are recorded.
 
-    Events wait as snapshots. With `spill`, they are written to an append-only partial file soon
-    after, off the program's path, so that a long-lived process keeps little in memory and loses
-    little when it is killed.
+    An event is numbered as its call begins, so a call that leaves none may leave a gap. Events
+    wait as snapshots. With `spill`, they are written to an append-only partial file soon after,
+    off the program's path, so that a long-lived process keeps little in memory and loses little
+    when it is killed.
 
     Attributes:
         redactor: makes placeholders of secrets.
@@ -306,12 +437,65 @@ class Recording:
     _spiller: _Spiller | None = None
     _seen: dict[int, int] = field(default_factory=dict)
     _lock: Any = field(default_factory=Lock)
+    _next: int = 0
+    _under_way: set[int] = field(default_factory=set)
+    _issuing: Any = field(default_factory=RLock)  # reentrant: a finalizer may make a call in it
 
-    def add(self, call: Call, outcome: Outcome, offset_ms: float, duration_ms: float) -> int:
-        """Keep one event and return its number."""
+    def __post_init__(self) -> None:
+        """Number events from the first on."""
+        self._next = self.first_eid
+
+    def ticket(self) -> Ticket:
+        """Return the number of the event that a call will be, and the time; as the call begins."""
+        with self._issuing:
+            eid = self._next
+            self._next = eid + 1
+            self._under_way.add(eid)
+            return eid, perf_counter()
+
+    def give_back(self, ticket: Ticket) -> None:
+        """Leave no gap for a call that was no event, unless another one has begun since."""
+        with self._issuing:
+            self._under_way.discard(ticket[0])
+            if self._next == ticket[0] + 1:
+                self._next = ticket[0]
+
+    def settle(self, seconds: float) -> bool:
+        """Wait for the calls that have begun, such as those of threads that nobody waits for.
+
+        Args:
+            seconds: how long at most.
+
+        Returns:
+            Whether all have ended.
+        """
+        until = perf_counter() + seconds
+        while self._under_way and perf_counter() < until:
+            sleep(0.002)
+        return not self._under_way
+
+    def add(
+        self,
+        call: Call,
+        outcome: Outcome,
+        offset_ms: float,
+        duration_ms: float,
+        eid: int | None = None,
+    ) -> int:
+        """Keep one event and return its number.
+
+        Args:
+            call: the call.
+            outcome: a snapshot of its answer.
+            offset_ms: when it began, in milliseconds from the session's beginning.
+            duration_ms: how long it took, in milliseconds.
+            eid: the number of its ticket; the next one where it had none.
+        """
+        if eid is None:
+            eid, _ = self.ticket()
         with self._lock:
-            eid = self.first_eid + self.count
             self.count += 1
+            self._under_way.discard(eid)
             self._pending.append(
                 _Pending(
                     eid,
@@ -354,7 +538,7 @@ class Recording:
             return False
         closed = {event.eid for event in events if not event.outcome.open}
         try:
-            lines = [(event.eid, self._line(event)) for event in events]
+            lines = [(event.eid, self._line(event)) for event in sorted(events, key=_number)]
             if self._spool is None:
                 self._spool = self.spill()
             self._spool.write(lines, self.facts())
@@ -407,7 +591,7 @@ class Recording:
 
     def abandon(self) -> None:
         """In a forked child: leave everything to the parent."""
-        self._lock = Lock()
+        self._lock, self._issuing = Lock(), RLock()
         self._pending, self._spool, self._spiller, self.spill = [], None, None, None
 
     def lines(self) -> Iterator[bytes]:
@@ -457,17 +641,25 @@ class Recording:
     def _render(self, event: _Pending) -> bytes | None:
         arguments, result = key_to_json(event.key), event.outcome.to_json()
         texts = dumps(arguments), dumps(result)
+        masked: tuple[Any, ...] = ()
         secret = self._holds_secrets(*texts)
         if secret or self.before_record is not None:
             shown = self._shown(event, arguments, result, secret)
             if shown is None:
                 return None
-            texts = dumps(shown["arguments"]), dumps(shown["result"])
+            arguments = shown["arguments"]
+            texts = dumps(arguments), dumps(shown["result"])
+            masked = masked_paths(arguments) if has_placeholders(texts[0]) else ()
         signature = Signature(
-            event.lib, event.method, event.url, event.filter_keys, body_hash(texts[0])
+            event.lib,
+            event.method,
+            event.url,
+            event.filter_keys,
+            body_hash(arguments, masked),
         )
+        made = made_values(f"{texts[0].decode()} {event.url}")
         return document.event_line(
-            event.eid, event.offset_ms, event.duration_ms, signature, *texts
+            event.eid, event.offset_ms, event.duration_ms, signature, *texts, made
         )
 
     def _holds_secrets(self, arguments: bytes, result: bytes) -> bool:
@@ -492,6 +684,10 @@ class Recording:
         if self.before_record is not None and shown is not None:
             shown = self.before_record(shown)
         return shown
+
+
+def _number(event: _Pending) -> int:
+    return event.eid
 
 
 class _Spiller:
@@ -544,12 +740,3 @@ def write_failed(error: BaseException, more: str = "") -> None:
 def write_succeeded() -> None:
     """Have the next failure logged again."""
     _told_failures.clear()
-
-
-def body_hash(arguments: bytes) -> str:
-    """Return the hash of a call's arguments, the same in every recording of the same program.
-
-    Args:
-        arguments: the arguments as compact JSON text, secrets already replaced.
-    """
-    return hashlib.blake2b(blank_volatile(arguments), digest_size=8).hexdigest()

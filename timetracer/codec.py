@@ -230,38 +230,6 @@ def loads(data: bytes) -> Json:
         raise CodecError(f"not JSON: {error}") from error
 
 
-# Inside a string every quote is escaped, so `{"$oid":` begins a dict wherever it stands. After an
-# odd run of `{"$escaped":` that dict is the user's; after an even run each second one is a key.
-_VOLATILE = re.compile(
-    rb'\{"\$(escaped":(?:\{"\$escaped":)*\{"\$)?(?:'
-    rb'(oid|uuid)":"[^"]*"'
-    rb'|(date)":(?:"[^"]*"|\{"\$numberLong":"[^"]*"\})'
-    rb'|(timestamp)":\{"t":[0-9]+,"i":[0-9]+\}'
-    rb'|(binary)":\{"base64":"[^"]*","subType":"0[34]"\}'
-    rb")\}"
-)
-
-
-def blank_volatile(text: bytes) -> bytes:
-    """Replace what differs in each run, for a hash that is the same in all.
-
-    Args:
-        text: JSON as `dumps` writes it.
-
-    Returns:
-        The text with "*" in every ObjectId, date, timestamp, UUID and Binary of subtype 3 or 4.
-        A user's strings and escaped dicts stay.
-    """
-    return _VOLATILE.sub(_blank, text)
-
-
-def _blank(match: re.Match[bytes]) -> bytes:
-    run = match[1] or b""
-    if run.count(b"escaped") % 2:
-        return match[0]
-    return b'{"$%b%b":"*"}' % (run, match[match.lastindex or 0])
-
-
 # -- values to JSON
 
 

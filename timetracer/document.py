@@ -35,7 +35,9 @@ _EVENTS = b'\n"events": [\n'
 _END = b"\n]}\n"
 _SIGNATURE = b', "signature": '
 _ARGUMENTS = b', "arguments": '
+_MADE = b', "made": '
 _RESULT = b', "result": '
+_OFFSET = b', "start_offset_ms": '
 _BODY_HASH = b',"body_hash":'
 _LINE = b'{"eid": '
 _OBJECT_OR_NONE = (dict, type(None))
@@ -69,7 +71,23 @@ class EventText(NamedTuple):
         """The arguments' JSON text, None where none were kept."""
         end = self.data.index(_RESULT, self.start)
         start = self.data.find(_ARGUMENTS, self.start, end)
-        return None if start < 0 else self.data[start + len(_ARGUMENTS) : end]
+        if start < 0:
+            return None
+        made = self.data.find(_MADE, start, end)
+        return self.data[start + len(_ARGUMENTS) : end if made < 0 else made]
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The UUIDs, as hex digits, and tokens in the arguments that the recorded program made."""
+        end = self.data.index(_RESULT, self.start)
+        start = self.data.find(_MADE, self.start, end)
+        return () if start < 0 else tuple(orjson.loads(self.data[start + len(_MADE) : end]))
+
+    @property
+    def offset(self) -> float:
+        """When the call began, in seconds from the session's beginning."""
+        start = self.data.index(_OFFSET, self.start) + len(_OFFSET)
+        return float(self.data[start : self.data.index(b",", start)]) / 1000
 
     @property
     def result(self) -> bytes:
@@ -114,8 +132,10 @@ def event_line(
     signature: Signature,
     arguments: bytes | None,
     result: bytes,
+    made: list[str] | None = None,
 ) -> bytes:
-    """Return the line of one event; `arguments` and `result` are compact JSON text."""
+    """Return the line of one event; `arguments` and `result` are compact JSON text, `made` are the
+    values in the arguments that the program made."""
     parts = [
         b'{"eid": %d, "event_type": "%s", ' % (eid, EVENT_TYPE.encode()),
         b'"start_offset_ms": %s, "duration_ms": %s' % (_number(offset_ms), _number(duration_ms)),
@@ -129,6 +149,8 @@ def event_line(
     ]
     if arguments is not None:
         parts += (_ARGUMENTS, arguments)
+    if made:
+        parts += (_MADE, dumps(made))
     parts += (_RESULT, result, b"}")
     return b"".join(parts)
 
@@ -354,6 +376,7 @@ def _event(raw: Any, place: str, path: str, calls: dict[bytes, Signature]) -> Ev
             ),
             dumps(raw["arguments"]) if raw.get("arguments") is not None else None,
             dumps(raw["result"]),
+            [str(key) for key in raw.get("made") or ()],
         )
         event = _event_at(line, 0, len(line), calls)
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -4,26 +4,40 @@ The index looks a call up by method and namespace, then by its arguments. `LEVEL
 order; each is a look-up, never a scan, so that a call costs the same among 100,000 events:
 
     exact       the same arguments, types told apart
-    redacted    the same but for placeholders, which stand for any one value of their type
+    alike       the same but for placeholders (redacted), for order where it says nothing (order),
+                and for values that the program makes anew in each run (unified)
+    ignored     the same but for these and for the paths that the user named
+    matcher     any arguments, where `match_on` leaves them to matchers of the user's
     signature   an event that kept no arguments: the same filter keys, and no contradiction
     repeat      a used-up read, where `allow_repeats` is set
 
-Equal calls are answered in recorded order, different ones in any order.
+Equal calls are answered in recorded order, different ones in any order. How alike two calls may be
+is told in `timetracer.alike`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from operator import attrgetter
-from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import bson
 
+from timetracer.alike import (
+    IGNORED,
+    ORDER,
+    REDACTED,
+    UNIFIED,
+    Fit,
+    Pattern,
+    without_ignored,
+)
+from timetracer.bindings import Bindings, Run
 from timetracer.codec import (
-    TAG_NAMES,
     CodecError,
     bson_to_json,
     dumps,
@@ -32,12 +46,18 @@ from timetracer.codec import (
     loads,
     to_json,
 )
-from timetracer.errors import Difference
+from timetracer.comparisons import rests_on
+from timetracer.matchers import DEFAULT, PARTS, ComparedCall, registered
 from timetracer.model import Call, Json
-from timetracer.redaction import bind, find_placeholders, has_placeholders
+from timetracer.nearest import Nearest
+from timetracer.nearest import find as find_nearest
+from timetracer.redaction import find_placeholders, has_placeholders
+from timetracer.volatile import TIME, Token, skeleton, tokens
 
-_COMPARED = 1000
-_ABSENT = "(absent)"
+AMBIENT = "ambient"
+
+OPTIONAL_LEVELS = (ORDER, UNIFIED, IGNORED, AMBIENT)
+"""What a user may switch off; without any of them, made-up values and order must be the same."""
 
 
 class Recorded(Protocol):
@@ -66,6 +86,8 @@ class Recorded(Protocol):
 
     def arguments(self) -> Json: ...
 
+    def values(self) -> dict[str, Any]: ...
+
     def recorded_document(self) -> Any: ...
 
 
@@ -74,11 +96,13 @@ class Match(NamedTuple):
 
     Attributes:
         event: the event.
-        reason: the level's name.
+        reason: the level's name, or the loosest freedom that was needed.
+        bound: the recorded and live values that it bound to each other.
     """
 
     event: Any
     reason: str
+    bound: tuple[tuple[str, str], ...] = ()
 
 
 # ------------------------------------------------------------------------------------- the key
@@ -141,6 +165,8 @@ def filter_keys(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 
 # ------------------------------------------------------------------------------------- the index
 
+_Path = tuple[str | int, ...]
+
 
 @dataclass(slots=True)
 class _Group:
@@ -148,13 +174,9 @@ class _Group:
 
     events: list[Any] = field(default_factory=list)
     exact: dict[bytes, list[Any]] = field(default_factory=dict)  # the next one is the last
-    redacted: dict[tuple[_Path, ...], dict[bytes, deque[Any]]] = field(default_factory=dict)
     by_signature: dict[tuple[str, ...], deque[Any]] = field(default_factory=dict)
     last: dict[bytes, Any] = field(default_factory=dict)
     ready: bool = False
-
-
-_Path = tuple[str | int, ...]
 
 
 class Index:
@@ -162,29 +184,39 @@ class Index:
 
     Args:
         events: the events in recorded order.
+        bindings: what made-up values stand for.
         allow_repeats: whether a used-up event may answer a read again.
         strict_order: whether calls must come in the recorded order.
-        match_lib: whether an event answers only calls of the driver that it was recorded of.
+        match_on: what of a call must be the same; see `timetracer.matchers`.
+        levels: which of the looser levels are allowed; see `OPTIONAL_LEVELS`.
+        ignore: paths into the arguments, such as "documents.*.password", that are not compared.
     """
 
     def __init__(
         self,
         events: Iterable[Any],
         *,
+        bindings: Bindings | None = None,
         allow_repeats: bool = False,
         strict_order: bool = False,
-        match_lib: bool = False,
+        match_on: Iterable[str] = DEFAULT,
+        levels: Iterable[str] = OPTIONAL_LEVELS,
+        ignore: Iterable[str] = (),
     ) -> None:
         self._groups: dict[tuple[str, ...], _Group] = {}
-        self._key: Callable[[Any], tuple[str, ...]] = attrgetter(
-            "method", "url", *(["lib"] if match_lib else [])
-        )
+        parts = tuple(match_on)
+        self._key = _group_key([part for part in PARTS if part in parts and part != "arguments"])
+        self._matchers = registered(parts)
+        self._any_arguments = "arguments" not in parts
+        self._same_url = "url" in parts
         self._allow_repeats = allow_repeats
-        self._reads = False
         self._strict_order = strict_order
+        self._bindings = bindings or Bindings("", Run())
+        self._freedoms = frozenset({REDACTED, *levels})
+        self._ignore = tuple(tuple(path.split(".")) for path in ignore)
         self._order = list(events)
+        self._kin: dict[tuple[str, ...], _Kin] | None = None
         self._next = 0
-        self._lock = Lock()
         for event in self._order:
             key = self._key(event)
             group = self._groups.get(key)
@@ -193,149 +225,142 @@ class Index:
             group.events.append(event)
 
     def take(self, call: Call, *, reads: bool = False) -> Match | None:
-        """Return the event that answers `call` and mark it used, or None for a miss."""
-        group = self._groups.get(self._key(call))
-        if group is None:
-            return None
-        with self._lock:
-            self._reads = reads
-            if not group.ready:
+        """Return the event that answers `call` and mark it used, or None for a miss.
+
+        Args:
+            call: the call.
+            reads: whether it leaves the data as they are.
+        """
+        asked = _Asked(call, reads, self._key(call))
+        with self._bindings.run.lock:
+            if self._bindings.run.by_look and self._rests_on_looks(asked):
+                return None
+            group = self._groups.get(asked.group)
+            if group is not None and not group.ready:
                 self._prepare(group)
-            for level in LEVELS:
-                if level.reads_only and not (reads and self._allow_repeats):
-                    continue
-                event = level.look_up(self, group, call)
-                if event is not None:
-                    event.used = True
-                    return Match(event, level.name)
+            for look_up in LEVELS.values():
+                match = look_up(self, group, asked)
+                if match is not None:
+                    if not match.event.used:
+                        match.event.used = True
+                        self._bindings.run.note_used(match.event)
+                    if self._allow_repeats and group is not None:
+                        group.last[call.key] = match.event
+                    return match
         return None
+
+    def _rests_on_looks(self, asked: _Asked) -> bool:
+        run = self._bindings.run
+        return rests_on(asked.arguments, run.fields_by_look(asked.call.url), run.looks)
+
+    def rests_on_looks(self, call: Call) -> bool:
+        """Tell whether a call missed because it orders by, or computes with, values that were bound
+        by their look alone."""
+        asked = _Asked(call, False, self._key(call))
+        return bool(self._bindings.run.by_look) and self._rests_on_looks(asked)
 
     def _prepare(self, group: _Group) -> None:
         for event in group.events:
             text = event.arguments_text
             if text is None:
                 group.by_signature.setdefault(event.filter_keys, deque()).append(event)
-            elif event.redacted and has_placeholders(text):
-                arguments = event.arguments()
-                paths = tuple(path for path, _ in find_placeholders(arguments))
-                masked = group.redacted.setdefault(paths, {})
-                key = _masked_key(arguments, paths) or b""
-                masked.setdefault(key, deque()).append(event)
-            else:
+            elif not (event.redacted and has_placeholders(text)):
                 group.exact.setdefault(key_of_json(event.arguments(), text), []).append(event)
         for waiting in group.exact.values():
             waiting.reverse()
         group.ready = True
 
-    def _in_order(self, event: Any) -> bool:
+    def _may_answer(self, event: Any, asked: _Asked) -> bool:
+        """Tell whether neither the order nor a matcher of the user's stands against it."""
+        if self._matchers:
+            recorded = ComparedCall(event.lib, event.method, event.url, event.values())
+            if not all(matcher(recorded, asked.compared) for matcher in self._matchers):
+                return False
         if not self._strict_order:
             return True
         while self._next < len(self._order) and self._order[self._next].used:
             self._next += 1
         return self._next < len(self._order) and self._order[self._next] is event
 
+    def _kin_of(self, asked: _Asked) -> _Kin | None:
+        """Return the events that differ from a call in no more than what may be made up."""
+        if self._kin is None:
+            self._kin = {}
+            for event in self._order:
+                if event.arguments_text is not None:
+                    key = _kin_key(self._key(event))
+                    self._kin.setdefault(key, _Kin()).events.append(event)
+        return self._kin.get(_kin_key(asked.group))
+
     # -------------------------------------------------------------------- what a miss tells
 
-    def nearest(self, call: Call) -> tuple[Any, tuple[Difference, ...]] | None:
-        """Return the event nearest to a call that missed, and the first fields that differ.
-
-        The same method and namespace come first, then the fewest differing values, unused ones
-        before used ones.
-        """
-        group = self._groups.get(self._key(call))
-        if group is not None:
-            asked = key_to_json(call.key)
-            return _fewest(group.events[:_COMPARED], asked)
-        kin = [e for e in self._order if e.method == call.method or e.url == call.url]
-        kin.sort(key=lambda event: (event.url != call.url, event.used))
-        return (kin[0], ()) if kin else None
+    def nearest(self, call: Call) -> Nearest | None:
+        """Return the event nearest to a call that missed, None where nothing is near."""
+        return find_nearest(
+            self._order, call, key_to_json(call.key), self._key, self._bindings
+        )
 
 
-def _fewest(events: list[Any], asked: Json) -> tuple[Any, tuple[Difference, ...]] | None:
-    best: tuple[tuple[int, bool], Any, tuple[Difference, ...]] | None = None
-    for event in events:
-        found = tuple(differences(event.arguments() or {}, asked))
-        rank = (sum(map(_weight, found)), event.used)
-        if best is None or rank < best[0]:
-            best = (rank, event, found)
-    return best and (best[1], best[2][:5])
+# ------------------------------------------------------------------------------------- candidates
 
 
-def _weight(difference: Difference) -> int:
-    return 2 if _ABSENT in (difference.recorded, difference.asked) else 1
+class _Asked:
+    """A call that is looked for, in the forms that the levels need; each made once."""
+
+    def __init__(self, call: Call, reads: bool, group: tuple[str, ...]) -> None:
+        self.call = call
+        self.reads = reads
+        self.group = group
+
+    @cached_property
+    def arguments(self) -> Json:
+        """The arguments as JSON."""
+        return key_to_json(self.call.key)
+
+    @cached_property
+    def compared(self) -> ComparedCall:
+        """The call as a matcher of the user's sees it."""
+        call = self.call
+        return ComparedCall(call.lib, call.method, call.url, from_json(self.arguments))
+
+    @cached_property
+    def text(self) -> str:
+        """The arguments as JSON text, and what they are called on."""
+        return f"{dumps(self.arguments).decode()} {self.call.url}"
+
+    @cached_property
+    def tokens(self) -> list[Token]:
+        """The values that look made up, but for times."""
+        return [token for token in tokens(self.text) if token.kind != TIME]
 
 
-def differences(recorded: Json, asked: Json, path: str = "") -> Iterator[Difference]:
-    """Yield the places in which two JSON values differ, in the recorded order."""
-    if isinstance(recorded, dict) and isinstance(asked, dict) and not _is_tag(recorded, asked):
-        if list(recorded) != list(asked) and recorded.keys() == asked.keys():
-            yield Difference(f"{path} (its order)".lstrip(), list(recorded), list(asked))
-        for key in [*recorded, *(key for key in asked if key not in recorded)]:
-            yield from differences(
-                recorded.get(key, _ABSENT), asked.get(key, _ABSENT), f"{path}.{key}".lstrip(".")
-            )
-    elif isinstance(recorded, list) and isinstance(asked, list) and len(recorded) == len(asked):
-        for number, (one, other) in enumerate(zip(recorded, asked, strict=True)):
-            yield from differences(one, other, f"{path}.{number}".lstrip("."))
-    elif recorded != asked or type(recorded) is not type(asked):
-        yield Difference(path, recorded, asked)
+def body_hash(arguments: Json, masked: Iterable[_Path] = ()) -> str:
+    """Return the hash of a call's arguments: the same in every recording of the same program, and
+    whatever the order of their parts.
+
+    It only narrows down which events are compared with a call, so that it may be too wide.
+
+    Args:
+        arguments: the arguments as JSON.
+        masked: paths whose values say nothing, such as those of placeholders.
+    """
+    text = dumps(arguments)
+    if masked:
+        blanked = _blanked(text, masked)
+        text = b"" if blanked is None else blanked
+    pieces = skeleton(text.decode("utf-8", "replace")).translate(_BRACKETS).split(",")
+    pieces.sort()
+    return hashlib.blake2b(
+        ",".join(pieces).encode("utf-8", "replace"), digest_size=8
+    ).hexdigest()
 
 
-def _is_tag(recorded: dict[str, Json], asked: dict[str, Json]) -> bool:
-    return any(len(value) == 1 and next(iter(value)) in TAG_NAMES for value in (recorded, asked))
+_BRACKETS = str.maketrans("{}[]", ",,,,")
 
 
-# ------------------------------------------------------------------------------------- the levels
-
-
-def _exact(index: Index, group: _Group, call: Call) -> Any:
-    waiting = group.exact.get(call.key)
-    if not waiting or not index._in_order(waiting[-1]):
-        return None
-    event = waiting.pop()
-    if index._allow_repeats:
-        group.last[call.key] = event
-    return event
-
-
-def _redacted(index: Index, group: _Group, call: Call) -> Any:
-    if not group.redacted:
-        return None
-    asked = key_to_json(call.key)
-    for paths, masked in group.redacted.items():
-        key = _masked_key(asked, paths)
-        waiting = masked.get(key) if key is not None else None
-        for event in waiting or ():
-            bindings = event.bound(shared=index._reads)
-            if bind(event.arguments(), asked, bindings) and index._in_order(event):
-                assert waiting is not None
-                waiting.remove(event)
-                event.keep_bound(bindings)
-                group.last[call.key] = event
-                return event
-    return None
-
-
-def _by_signature(index: Index, group: _Group, call: Call) -> Any:
-    if not group.by_signature:
-        return None
-    waiting = group.by_signature.get(filter_keys(call.arguments))
-    for event in waiting or ():
-        if index._in_order(event) and not _contradicts(event, call):
-            assert waiting is not None
-            waiting.remove(event)
-            group.last[call.key] = event
-            return event
-    return None
-
-
-def _repeat(index: Index, group: _Group, call: Call) -> Any:
-    return group.last.get(call.key)
-
-
-def _masked_key(arguments: Json, paths: tuple[_Path, ...]) -> bytes | None:
-    """Return the key of arguments with the values at `paths` blanked; None if a path is absent."""
-    copy = loads(dumps(arguments))
+def _blanked(text: bytes, paths: Iterable[_Path]) -> bytes | None:
+    """Return arguments with the values at paths blanked; None if a path is absent."""
+    copy = loads(text)
     for path in paths:
         place = copy
         try:
@@ -346,6 +371,220 @@ def _masked_key(arguments: Json, paths: tuple[_Path, ...]) -> bytes | None:
             return None
         place[path[-1]] = None
     return dumps(copy)
+
+
+@lru_cache(4096)
+def _kin_key(group: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(skeleton(part) for part in group)
+
+
+def _group_key(parts: list[str]) -> Callable[[Any], tuple[str, ...]]:
+    if len(parts) > 1:
+        return attrgetter(*parts)
+    return lambda call: tuple(getattr(call, part) for part in parts)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Events of equal hash that are not used up, in recorded order, and by what is in them."""
+
+    events: dict[int, Any] = field(default_factory=dict)
+    _holding: dict[str, dict[int, Any]] | None = None
+
+    def candidates(self, asked: _Asked, bindings: Bindings) -> Iterator[Any]:
+        """Yield the events that may answer a call."""
+        used = []
+        narrowest = self._narrowest(asked, bindings)
+        try:
+            for place, event in narrowest.items():
+                if event.used:
+                    used.append(place)
+                else:
+                    yield event
+        finally:
+            for place in used:
+                narrowest.pop(place, None)
+                self.events.pop(place, None)
+
+    def _narrowest(self, asked: _Asked, bindings: Bindings) -> dict[int, Any]:
+        if self._holding is None:
+            self._holding = self._index()
+        best: dict[int, Any] | None = None
+        for token in asked.tokens:
+            bound = bindings.recorded(token)
+            found = [self._holding[key] for key in bound or (token.key,) if key in self._holding]
+            if bound and not found and not bindings.is_free(token):
+                return {}
+            for events in found:
+                if best is None or len(events) < len(best):
+                    best = events
+        return self.events if best is None else best
+
+    def _index(self) -> dict[str, dict[int, Any]]:
+        holding: dict[str, dict[int, Any]] = {}
+        for place, event in self.events.items():
+            for token in tokens(f"{event.arguments_text.decode('utf-8', 'replace')} {event.url}"):
+                if token.kind != TIME:
+                    holding.setdefault(token.key, {})[place] = event
+        return holding
+
+
+@dataclass(slots=True)
+class _Kin:
+    """The events of one method and of namespaces that may be the same, by their hashes."""
+
+    events: list[Any] = field(default_factory=list)
+    masks: dict[tuple[_Path, ...], dict[str, _Bucket]] | None = None
+    left: dict[str, _Bucket] | None = None
+    _barren: dict[bytes, int] = field(default_factory=dict)
+
+    def is_barren(self, asked: _Asked, bindings: Bindings) -> bool:
+        """Tell whether a call like this found nothing before, and nothing was bound since: what a
+        repeated read would look for in vain each time."""
+        return self._barren.get(asked.call.key) == bindings.run.births
+
+    def note_barren(self, asked: _Asked, bindings: Bindings) -> None:
+        """Note that a call found nothing."""
+        if self.masks is not None and set(self.masks) == {()}:  # placeholders bind otherwise
+            self._barren[asked.call.key] = bindings.run.births
+
+    def buckets(self, asked: _Asked) -> Iterator[_Bucket]:
+        """Yield the events whose hash is a call's, once for each set of placeholders."""
+        if self.masks is None:
+            self.masks = self._by_mask()
+        for mask, hashed in self.masks.items():
+            bucket = hashed.get(body_hash(asked.arguments, mask))
+            if bucket is not None:
+                yield bucket
+
+    def _by_mask(self) -> dict[tuple[_Path, ...], dict[str, _Bucket]]:
+        masks: dict[tuple[_Path, ...], dict[str, _Bucket]] = {}
+        for place, event in enumerate(self.events):
+            mask: tuple[_Path, ...] = ()
+            if event.redacted and has_placeholders(event.arguments_text):
+                mask = masked_paths(event.arguments())
+            hashed = event.body_hash or body_hash(event.arguments(), mask)
+            buckets = masks.setdefault(mask, {})
+            buckets.setdefault(hashed, _Bucket()).events[place] = event
+        return masks
+
+    def without(self, ignore: tuple[Pattern, ...], asked: _Asked) -> _Bucket | None:
+        """Return the events whose hash is a call's, but for what the user ignores."""
+        if self.left is None:
+            self.left = {}
+            for place, event in enumerate(self.events):
+                hashed = body_hash(without_ignored(event.arguments(), ignore))
+                self.left.setdefault(hashed, _Bucket()).events[place] = event
+        return self.left.get(body_hash(without_ignored(asked.arguments, ignore)))
+
+
+def masked_paths(arguments: Json) -> tuple[_Path, ...]:
+    """Return where a call's placeholders stand."""
+    return tuple(path for path, _ in find_placeholders(arguments))
+
+
+# ------------------------------------------------------------------------------------- the levels
+
+
+def _exact(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
+    waiting = group.exact.get(asked.call.key) if group is not None else None
+    while waiting and waiting[-1].used:
+        waiting.pop()
+    if not waiting or not index._may_answer(waiting[-1], asked):
+        return None
+    if index._bindings.any and not _stands_for_itself(waiting[-1], index._bindings):
+        return None
+    return Match(waiting.pop(), "exact")
+
+
+def _stands_for_itself(event: Any, bindings: Bindings) -> bool:
+    """Tell whether no value of a call has another one standing for it by now."""
+    found = tokens(event.arguments_text.decode("utf-8", "replace"))
+    return all(bindings.is_itself(token) for token in found)
+
+
+def _alike(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
+    kin = index._kin_of(asked)
+    if kin is None or kin.is_barren(asked, index._bindings):
+        return None
+    for bucket in kin.buckets(asked):
+        match = _compared(index, bucket, asked)
+        if match is not None:
+            return match
+    kin.note_barren(asked, index._bindings)
+    return None
+
+
+def _ignored(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
+    kin = index._kin_of(asked) if index._ignore and IGNORED in index._freedoms else None
+    bucket = kin.without(index._ignore, asked) if kin is not None else None
+    return _compared(index, bucket, asked, index._ignore) if bucket is not None else None
+
+
+def _compared(
+    index: Index, bucket: _Bucket, asked: _Asked, ignore: tuple[Pattern, ...] = ()
+) -> Match | None:
+    bindings = index._bindings
+    for event in bucket.candidates(asked, bindings):
+        fit = Fit(
+            bindings,
+            event.evidence(),
+            event.bound(shared=asked.reads),
+            bindings.run.was_given,
+            event.is_first_with,
+            method=asked.call.method,
+            writes=not asked.reads,
+            ignore=ignore,
+        )
+        if (
+            fit.fits(
+                event.arguments(),
+                asked.arguments,
+                event.url if index._same_url else asked.call.url,
+                asked.call.url,
+            )
+            and fit.needed <= index._freedoms
+            and not (fit.by_look and rests_on(asked.arguments, fit.by_look, fit.looks))
+            and index._may_answer(event, asked)
+        ):
+            bindings.bear(fit.born)
+            if fit.by_look:
+                bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks)
+            event.keep_bound(fit.placeholders)
+            reason = next((name for name in _LOOSEST if name in fit.needed), "exact")
+            return Match(event, reason, tuple((one.text, two.text) for one, two in fit.born))
+    return None
+
+
+_LOOSEST = (IGNORED, UNIFIED, ORDER, REDACTED)
+
+
+def _any_arguments(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
+    if group is None or not index._any_arguments:
+        return None
+    for event in group.events:
+        if not event.used and index._may_answer(event, asked):
+            return Match(event, "matcher")
+    return None
+
+
+def _by_signature(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
+    if group is None or not group.by_signature:
+        return None
+    waiting = group.by_signature.get(filter_keys(asked.call.arguments))
+    for event in waiting or ():
+        if index._may_answer(event, asked) and not _contradicts(event, asked.call):
+            assert waiting is not None
+            waiting.remove(event)
+            return Match(event, "signature")
+    return None
+
+
+def _repeat(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
+    if group is None or not (asked.reads and index._allow_repeats):
+        return None
+    event = group.last.get(asked.call.key)
+    return None if event is None else Match(event, "repeat")
 
 
 def _contradicts(event: Any, call: Call) -> bool:
@@ -370,16 +609,12 @@ def _holds(stored: Any, wanted: Any) -> bool:
     return bool(stored == same or (isinstance(stored, list) and same in stored))
 
 
-@dataclass(frozen=True, slots=True)
-class _Level:
-    name: str
-    look_up: Callable[[Index, _Group, Call], Any]
-    reads_only: bool = False
-
-
-LEVELS = (
-    _Level("exact", _exact),
-    _Level("redacted", _redacted),
-    _Level("signature", _by_signature),
-    _Level("repeat", _repeat, reads_only=True),
-)
+LEVELS: dict[str, Callable[[Index, _Group | None, _Asked], Match | None]] = {
+    "exact": _exact,
+    "alike": _alike,
+    "ignored": _ignored,
+    "matcher": _any_arguments,
+    "signature": _by_signature,
+    "repeat": _repeat,
+}
+"""The levels, the stricter first; the names of freedoms are what `Match.reason` gives of two."""

@@ -780,7 +780,10 @@ def _is_plain(name: str, item: Json) -> bool:
 
 
 def _is_index_key(item: dict[str, Json]) -> bool:
-    return all(type(kind) in (int, float) or kind in _INDEX_KINDS for kind in item.values())
+    return all(
+        type(kind) in (int, float) or (type(kind) is str and kind in _INDEX_KINDS)
+        for kind in item.values()
+    )
 
 
 def _lower_headers(path: tuple[str, ...]) -> tuple[str, ...]:
@@ -846,11 +849,11 @@ def bind(recorded: Json, live: Json, bindings: dict[str, Json]) -> bool:
 def _fits(recorded: Json, live: Json, found: dict[str, Json], users: bool = False) -> bool:
     kind = type(recorded)
     if kind is dict and "$redacted" in recorded and not users:
-        return _fits_tag(recorded, live, found)
+        return fits_placeholder(recorded, live, found)
     if kind is not type(live):
         return False
     if kind is str:
-        return _fits_text(recorded, live, found)
+        return fits_text(recorded, live, found)
     if kind is list:
         if len(recorded) != len(live):
             return False
@@ -866,7 +869,14 @@ def _fits(recorded: Json, live: Json, found: dict[str, Json], users: bool = Fals
     )
 
 
-def _fits_tag(recorded: Json, live: Json, found: dict[str, Json]) -> bool:
+def fits_placeholder(recorded: Json, live: Json, found: dict[str, Json]) -> bool:
+    """Say whether a live value may be what a placeholder stands for, and learn that it is.
+
+    Args:
+        recorded: {"$redacted": {...}}.
+        live: JSON of the call that is made now.
+        found: placeholder numbers with their live values; added to.
+    """
     held, stand_in = _held(recorded)
     if _type_of(live) != held["type"]:
         return False
@@ -884,7 +894,14 @@ def _same(one: Json, other: Json) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _fits_text(recorded: str, live: str, found: dict[str, Json]) -> bool:
+def fits_text(recorded: str, live: str, found: dict[str, Json]) -> bool:
+    """Say whether live text fits recorded text with placeholders, and learn what they stand for.
+
+    Args:
+        recorded: text with "[redacted:1]" and the like in it.
+        live: text of the call that is made now.
+        found: placeholder numbers with their live values; added to.
+    """
     if "[redacted:" not in recorded:
         return recorded == live
     # Text, number, text, number, ..., text: each part is looked for after the one before, and

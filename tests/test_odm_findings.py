@@ -1,0 +1,168 @@
+"""What programs with ODMs brought to light, each as the smallest pair of calls that shows it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import Binary, ObjectId
+
+from tests.support.calls import Driver
+from timetracer import MissError, TraceConfig, evidence, use_cassette
+
+Calls = list[tuple[str, dict[str, Any]]]
+MILLISECOND = timedelta(milliseconds=1)
+
+
+@pytest.fixture(autouse=True)
+def uuids_are_watched() -> Iterator[None]:
+    evidence.watch()
+    yield
+    evidence.unwatch()
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Path:
+    return tmp_path / "tape.json"
+
+
+def replayed(tape: Path, recorded: Calls, live: Calls, **settings: Any) -> list[Any]:
+    """Record calls, and replay others: the number of the recorded call that answered each."""
+    config = TraceConfig(**{"redact": False, **settings})
+    driver = Driver()
+    with use_cassette(tape, mode="record", config=config):
+        for method, arguments in recorded:
+            driver(method, **arguments)
+    with use_cassette(tape, mode="replay", config=config):
+        return [_asked(method, arguments) for method, arguments in live]
+
+
+def _asked(method: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return Driver()(method, **arguments)
+    except MissError:
+        return "miss"
+
+
+# ------------------------------------------------------------------------------- redaction
+
+
+KEYS = [Binary.from_uuid(uuid.uuid4()), ObjectId(), datetime(2020, 2, 3), {"a": {"b": 1}}]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: type(key).__name__)
+def test_a_field_called_key_may_hold_anything(tape: Path, key: Any) -> None:
+    calls: Calls = [("INSERT_ONE", {"document": {"key": key}})]
+
+    assert replayed(tape, calls, calls, redact=True) == [1]
+
+
+# ------------------------------------------------------------------------------- clock readings
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def earlier() -> datetime:
+    """A time that no live one is equal to, and that the clock's tolerance allows."""
+    return now() - timedelta(seconds=3)
+
+
+def written(moment: datetime) -> tuple[str, dict[str, Any]]:
+    return "INSERT_ONE", {"document": {"at": moment}}
+
+
+COMPARING: dict[str, Callable[[datetime], tuple[str, dict[str, Any]]]] = {
+    "a filter": lambda at: ("FIND_ONE", {"filter": {"at": {"$lte": at}}}),
+    "a range": lambda at: ("FIND_ONE", {"filter": {"at": {"$gt": at, "$lt": datetime.max}}}),
+    "not": lambda at: ("FIND_ONE", {"filter": {"at": {"$not": {"$gte": at}}}}),
+    "an expression": lambda at: ("FIND_ONE", {"filter": {"$expr": {"$lt": ["$at", at]}}}),
+    "$match": lambda at: ("AGGREGATE", {"pipeline": [{"$match": {"at": {"$lt": at}}}]}),
+    "a stage": lambda at: ("AGGREGATE", {"pipeline": [{"$set": {"old": {"$lt": ["$at", at]}}}]}),
+    "$pull": lambda at: (
+        "UPDATE_ONE",
+        {"filter": {}, "update": {"$pull": {"sessions": {"ends": {"$lt": at}}}}},
+    ),
+}
+by_place = pytest.mark.parametrize("ask", COMPARING.values(), ids=COMPARING)
+
+
+@by_place
+@pytest.mark.parametrize(
+    ("recorded", "live"),
+    [((0, 40, 90), (0, 0, 0)), ((0, 0, 0), (0, 1, 2)), ((0, 0, 9), (0, 1, 1))],
+    ids=["one reading live", "one reading recorded", "either"],
+)
+def test_a_bound_is_a_new_reading_even_in_the_same_millisecond(
+    tape: Path,
+    ask: Callable[[datetime], tuple[str, dict[str, Any]]],
+    recorded: tuple[int, ...],
+    live: tuple[int, ...],
+) -> None:
+    def calls(started: datetime, milliseconds: tuple[int, ...]) -> Calls:
+        first, second, third = (started + MILLISECOND * number for number in milliseconds)
+        return [written(first), ask(second), ask(third)]
+
+    assert replayed(tape, calls(earlier(), recorded), calls(now(), live)) == [1, 2, 3]
+
+
+@by_place
+def test_a_known_time_is_no_other_known_time_as_a_bound(
+    tape: Path, ask: Callable[[datetime], tuple[str, dict[str, Any]]]
+) -> None:
+    def calls(started: datetime, asked: int) -> Calls:
+        times = [started, started + MILLISECOND * 40]
+        return [*map(written, times), ask(times[asked])]
+
+    assert replayed(tape, calls(earlier(), 0), calls(now(), 1)) == [1, 2, "miss"]
+
+
+@pytest.mark.parametrize("live", ["known", "new"])
+def test_a_time_that_is_asked_for_itself_is_the_one_that_was_written(tape: Path, live: str) -> None:
+    def calls(known: datetime, asked: str) -> Calls:
+        moment = known if asked == "known" else known + MILLISECOND
+        return [written(known), ("FIND_ONE", {"filter": {"at": moment}})]
+
+    recorded = "new" if live == "known" else "known"
+    assert replayed(tape, calls(earlier(), recorded), calls(now(), live)) == [1, "miss"]
+
+
+# ------------------------------------------------------------------------------- sets to pull
+
+
+PULLED: dict[str, Callable[[list[str]], dict[str, Any]]] = {
+    "$in": lambda members: {"$pull": {"tags": {"$in": members}}},
+    "$nin": lambda members: {"$pull": {"tags": {"$nin": members}}},
+    "$in of a field": lambda members: {"$pull": {"tags": {"by": {"$in": members}}}},
+    "$pullAll": lambda members: {"$pullAll": {"tags": members}},
+}
+
+
+@pytest.mark.parametrize("pulled", PULLED.values(), ids=PULLED)
+def test_made_values_in_a_set_that_is_pulled_are_found_in_any_order(
+    tape: Path, pulled: Callable[[list[str]], dict[str, Any]]
+) -> None:
+    def calls(order: int) -> Calls:
+        made = [uuid.uuid4().hex for _ in range(3)]
+        return [
+            ("INSERT_ONE", {"document": {"made": made}}),
+            ("UPDATE_ONE", {"filter": {}, "update": pulled(made[::order])}),
+        ]
+
+    assert replayed(tape, calls(1), calls(-1)) == [1, 2]
+
+
+def test_a_list_that_is_pulled_as_a_whole_keeps_its_order(tape: Path) -> None:
+    def calls(order: int) -> Calls:
+        made = [uuid.uuid4().hex for _ in range(3)]
+        return [
+            ("INSERT_ONE", {"document": {"made": made}}),
+            ("UPDATE_ONE", {"filter": {}, "update": {"$pull": {"tags": made[::order]}}}),
+        ]
+
+    assert replayed(tape, calls(1), calls(-1)) == [1, "miss"]

@@ -1,0 +1,462 @@
+"""Whether a live call is a recorded one in all but what may differ, and what it shows if it is.
+
+Both calls' arguments are walked side by side. Everything must be equal, types included, but for
+four freedoms, each of which is noted where it was needed:
+
+    redacted   a placeholder stands for any one value of its type
+    order      fields that have no order for the server, and the members of $in, $nin and $all
+    unified    values that the program makes anew in each run; see `_pair` for when
+    ignored    what lies at a path that the user named
+
+`PLACES` tells what a place in the arguments means: whether the program writes there, and whether
+the order of keys or members says anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from timetracer.bindings import Bindings
+from timetracer.codec import TAG_NAMES, dumps
+from timetracer.evidence import Evidence
+from timetracer.model import Json
+from timetracer.redaction import fits_placeholder, fits_text
+from timetracer.volatile import TIME, Token, replace, skeleton, split
+
+REDACTED, ORDER, UNIFIED, IGNORED = "redacted", "order", "unified", "ignored"
+
+Pattern = tuple[str, ...]
+
+# ------------------------------------------------------------------------------------- places
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a place in a call's arguments means.
+
+    Attributes:
+        writes: whether the program stores what stands here.
+        free: whether keys, or a list's members, may come in another order.
+        bounds: whether what stands here is only a bound that stored values are compared with.
+        inside: key -> name of the place below it.
+        other: name of the place below any other key, and of a list's members.
+        operators: name of the place that this is where all keys begin with "$".
+    """
+
+    writes: bool = False
+    free: bool = False
+    bounds: bool = False
+    inside: dict[str, str] = field(default_factory=dict)
+    other: str = "plain"
+    operators: str = ""
+
+
+_BOUNDS = dict.fromkeys(("$lt", "$lte", "$gt", "$gte"), "bound")
+
+PLACES: dict[str, Place] = {
+    "call": Place(
+        free=True,
+        inside={
+            "filter": "filter",
+            "document": "document",
+            "documents": "documents",
+            "replacement": "document",
+            "update": "update",
+            "array_filters": "filters",
+            "pipeline": "pipeline",
+            "requests": "operations",
+            "models": "operations",
+        },
+    ),
+    "plain": Place(inside=_BOUNDS),
+    "filter": Place(
+        free=True,
+        inside=dict.fromkeys(("$and", "$or", "$nor"), "filters"),
+        other="condition",
+    ),
+    "filters": Place(other="filter"),
+    "condition": Place(operators="operators"),
+    "operators": Place(
+        free=True,
+        inside={
+            **dict.fromkeys(("$in", "$nin", "$all"), "members"),
+            **_BOUNDS,
+            "$not": "condition",
+            "$elemMatch": "filter",
+        },
+    ),
+    "members": Place(free=True),
+    "bound": Place(bounds=True, other="bound"),
+    "document": Place(writes=True, free=True, other="stored"),
+    "documents": Place(writes=True, other="document"),
+    "stored": Place(writes=True, other="stored"),
+    "update": Place(
+        free=True,
+        inside={
+            **dict.fromkeys(("$pop", "$unset", "$rename"), "plain"),
+            "$pull": "pulled",
+            "$pullAll": "all pulled",
+        },
+        other="document",
+    ),
+    "pulled": Place(operators="operators", other="pulled"),
+    "all pulled": Place(other="members"),
+    "pipeline": Place(other="stage"),
+    "stage": Place(inside={"$match": "filter"}),
+    "operations": Place(other="operation"),
+    "operation": Place(
+        inside={
+            "InsertOne": "inserting",
+            "ReplaceOne": "inserting",
+            "UpdateOne": "updating",
+            "UpdateMany": "updating",
+            "DeleteOne": "updating",
+            "DeleteMany": "updating",
+        }
+    ),
+    "inserting": Place(free=True, inside={"doc": "document", "filter": "filter"}),
+    "updating": Place(
+        free=True, inside={"doc": "update", "filter": "filter", "array_filters": "filters"}
+    ),
+}
+
+
+ROOTS = {"GRIDFS_NEW_FILE": PLACES["document"]}
+"""Operation -> what its arguments as a whole mean, where they are no named arguments."""
+
+
+def _place(place: Place, value: Json) -> Place:
+    """Return what a place means for the dict that stands there."""
+    if place.operators and value and all(key.startswith("$") for key in value):
+        return PLACES[place.operators]
+    return place
+
+
+def _below(place: Place, key: str) -> Place:
+    return place if key == "$escaped" else PLACES[place.inside.get(key, place.other)]
+
+
+def has_writes(arguments: Json) -> bool:
+    """Tell whether a call's arguments hold anything that the program stores."""
+    return any(name in arguments for name in _WRITING)
+
+
+_WRITING = ("document", "documents", "replacement", "update", "requests", "models")
+
+
+def place_name(path: Iterable[str]) -> str:
+    """Return a place in a call's arguments, named as it is in every run of the same program: with
+    "*" for the items of a list, and without what made-up values stand for in keys."""
+    return _INDEX.sub("*", skeleton(".".join(steps_to_value(path))))
+
+
+def steps_to_value(path: Iterable[str]) -> list[str]:
+    """Return a path without the tags in which values are written, such as "$oid"."""
+    steps: list[str] = []
+    for step in path:
+        if step in _VALUE_TAGS:
+            break
+        steps.append(step)
+    return steps
+
+
+_VALUE_TAGS = TAG_NAMES - {"$escaped"}
+_INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
+
+
+# ------------------------------------------------------------------------------------- the walk
+
+
+class Fit:
+    """One comparison of a live call with a recorded one.
+
+    Args:
+        bindings: what is bound by now.
+        evidence: who made the values of the two calls.
+        placeholders: placeholder number -> live value, as bound by now.
+        was_given: tells whether the program was shown a recorded value, or asked for it itself.
+        is_first: tells whether no earlier recorded call or answer holds a recorded text.
+        method: the operation.
+        writes: whether the call as a whole writes, for the names of what it is called on.
+        ignore: paths to leave out.
+
+    Attributes:
+        needed: the freedoms that were needed.
+        born: the bindings that the calls show, as recorded and live value.
+        placeholders: with those that the calls show.
+        by_look: the fields whose values were bound only because the program stores them.
+        looks: those values.
+    """
+
+    def __init__(
+        self,
+        bindings: Bindings,
+        evidence: Evidence,
+        placeholders: dict[str, Json],
+        was_given: Callable[[str], bool],
+        is_first: Callable[[str], bool] = lambda text: True,
+        *,
+        method: str = "",
+        writes: bool = False,
+        ignore: tuple[Pattern, ...] = (),
+    ) -> None:
+        self.needed: set[str] = set()
+        self.by_look: set[str] = set()
+        self.looks: set[str] = set()
+        self.born: list[tuple[Token, Token]] = []
+        self.placeholders = placeholders
+        self._bindings = bindings
+        self._evidence = evidence
+        self._was_given = was_given
+        self._is_first = is_first
+        self._root = ROOTS.get(method, PLACES["call"])
+        self._kept: set[str] = set()
+        self._writes = Place(writes=writes)
+        self._ignore = ignore
+        self._path: list[str] = []
+
+    def fits(self, recorded: Json, live: Json, recorded_url: str, live_url: str) -> bool:
+        """Tell whether two calls' arguments, and the names they are called on, are alike."""
+        return self._text(recorded_url, live_url, self._writes) and self._value(
+            recorded, live, self._root
+        )
+
+    def _value(self, recorded: Json, live: Json, place: Place, key: str = "") -> bool:
+        kind = type(recorded)
+        if kind is dict and "$redacted" in recorded and key != "$escaped":
+            self.needed.add(REDACTED)
+            return fits_placeholder(recorded, live, self.placeholders)
+        if kind is not type(live):
+            return False
+        if kind is dict:
+            return self._mapping(recorded, live, _place(place, recorded))
+        if kind is list:
+            return (self._members if place.free else self._items)(recorded, live, place)
+        if kind is str:
+            return self._text(recorded, live, place, is_base64=key == "base64")
+        if recorded == live:
+            return True
+        return kind in (int, float) and self._text(repr(recorded), repr(live), place)
+
+    def _mapping(self, recorded: dict[str, Json], live: dict[str, Json], place: Place) -> bool:
+        if self._ignore:
+            recorded, live = self._left(recorded), self._left(live)
+        if len(recorded) != len(live):
+            return False
+        names, asked = list(recorded), list(live)
+        if names != asked:
+            aligned = self._aligned(recorded, live, place)
+            if aligned is None:
+                return False
+            names, asked = aligned
+        for name, other in zip(names, asked, strict=True):
+            self._path.append(name)
+            alike = self._value(recorded[name], live[other], _below(place, name), name)
+            self._path.pop()
+            if not alike:
+                return False
+        return True
+
+    def _aligned(
+        self, recorded: dict[str, Json], live: dict[str, Json], place: Place
+    ) -> tuple[list[str], list[str]] | None:
+        """Return the keys of both, those that belong together at the same place."""
+        if not place.free:
+            pairs = list(zip(recorded, live, strict=True))
+        else:
+            rest = [key for key in live if key not in recorded]
+            pairs = [(key, key if key in live else "") for key in recorded]
+            if sum(other == "" for _, other in pairs) != len(rest):
+                return None
+            left = iter(rest)
+            pairs = [(key, other or next(left)) for key, other in pairs]
+            if [other for _, other in pairs] != list(live):
+                self.needed.add(ORDER)
+        if not all(one == other or self._text(one, other, place) for one, other in pairs):
+            return None
+        return [one for one, _ in pairs], [other for _, other in pairs]
+
+    def _items(self, recorded: list[Json], live: list[Json], place: Place) -> bool:
+        if len(recorded) != len(live):
+            return False
+        below = PLACES[place.other]
+        for number, (one, other) in enumerate(zip(recorded, live, strict=True)):
+            self._path.append(str(number))
+            alike = self._value(one, other, below)
+            self._path.pop()
+            if not alike:
+                return False
+        return True
+
+    def _members(self, recorded: list[Json], live: list[Json], place: Place) -> bool:
+        """Compare lists whose order says nothing: what is known first, then what was made, in the
+        order in which it was made."""
+        if len(recorded) != len(live):
+            return False
+        waiting: dict[str, list[Json]] = {}
+        for one in recorded:
+            waiting.setdefault(dumps(one).decode(), []).append(one)
+        pairs, rest = [], []
+        for other in live:
+            same = waiting.get(replace(dumps(other).decode(), self._recorded_key))
+            if same:
+                pairs.append((same.pop(), other))
+            else:
+                rest.append(other)
+        left = [one for ones in waiting.values() for one in ones]
+        left.sort(key=self._evidence.recorded_order)
+        rest.sort(key=self._evidence.live_order)
+        pairs += zip(left, rest, strict=True)
+        if pairs != list(zip(recorded, live, strict=True)):
+            self.needed.add(ORDER)
+        below = PLACES[place.other]
+        return all(self._value(one, other, below) for one, other in pairs)
+
+    def _recorded_key(self, live: Token) -> str | None:
+        known = self._bindings.recorded(live)
+        return next(iter(known)) if len(known) == 1 else None
+
+    # ------------------------------------------------------------------------- texts
+
+    def _text(
+        self, recorded: str, live: str, place: Place, *, is_base64: bool = False
+    ) -> bool:
+        if recorded == live and not self._bindings.any:
+            return True
+        if "[redacted:" in recorded:
+            self.needed.add(REDACTED)
+            return fits_text(recorded, live, self.placeholders)
+        plain, found = split(recorded, is_base64=is_base64)
+        if recorded == live:
+            return all(self._is_itself(token) for token in found)
+        other, asked = split(live, is_base64=is_base64)
+        if plain != other or len(found) != len(asked):
+            return False
+        return all(
+            self._pair(one, two, place) for one, two in zip(found, asked, strict=True)
+        )
+
+    def _is_itself(self, token: Token) -> bool:
+        if token.kind == TIME:
+            return True
+        self._kept.add(token.key)
+        changed = {key for one, two in self.born if one.kind != TIME for key in (one.key, two.key)}
+        return token.key not in changed and self._bindings.is_itself(token)
+
+    def _known(self, recorded: Token) -> str | None:
+        for one, live in self.born:
+            if one.key == recorded.key and one.kind != TIME:
+                return live.key
+        return self._bindings.live(recorded)
+
+    def _pair(self, recorded: Token, live: Token, place: Place) -> bool:
+        """Tell whether a live value stands for a recorded one, by now or from now on.
+
+        It does if it was bound to it. A binding is born only where neither value is bound yet and
+        the program was not shown the recorded one, and then by evidence that each process made its
+        value, or where the program stores it: there a consistent renaming of what is read later
+        harms nothing. In a filter the look of a value is never enough, unless another recording
+        has shown that the value of this very call is made anew in each run.
+        """
+        if recorded.text == live.text:
+            return self._is_itself(recorded)
+        if recorded.form != live.form or recorded.key == live.key:
+            return False
+        alike = self._moment if recorded.kind == TIME else self._identity
+        if not alike(recorded, live, place):
+            return False
+        self.needed.add(UNIFIED)
+        return True
+
+    def _identity(self, recorded: Token, live: Token, place: Place) -> bool:
+        known = self._known(recorded)
+        if known is not None:
+            return known == live.key
+        stands_for = {one.key for one, other in self.born if other.key == live.key}
+        free = not stands_for and self._bindings.is_free(live)
+        stands_for = stands_for or self._bindings.recorded(live)
+        if stands_for and recorded.key not in stands_for:
+            if not free:
+                return False
+            stands_for = set()
+        born = bool(stands_for) or self._may_be_born(recorded, live, place)
+        if born:
+            self.born.append((recorded, live))
+        return born
+
+    def _may_be_born(self, recorded: Token, live: Token, place: Place) -> bool:
+        if not self._kept.isdisjoint((recorded.key, live.key)) or not self._is_first(recorded.text):
+            return False
+        if self._evidence.both_made(recorded, live) or self._is_learned():
+            return not self._was_given(recorded.key)
+        if not place.writes or self._was_given(recorded.key) or self._was_given(live.key):
+            return False
+        steps = [step for step in steps_to_value(self._path) if not step.isdigit()]
+        self.by_look.update(steps[-1:])
+        self.looks.add(live.key)
+        return True
+
+    def _moment(self, recorded: Token, live: Token, place: Place) -> bool:
+        """Tell whether a live time stands for a recorded one.
+
+        Two times read one after the other are the same millisecond in one run and not in the
+        other: so a bound may be a new time that is written as a known one is. Two known times are
+        told apart, and any known one where it is asked for itself.
+        """
+        if self._bindings.was_bound(recorded, live):
+            return True
+        known = (
+            bool(self._bindings.recorded(live)) or self._was_given(live.text),
+            self._bindings.shown(recorded) is not None or self._was_given(recorded.text),
+        )
+        if not place.writes and (all(known) if place.bounds else any(known)):
+            return False
+        if not (self._evidence.both_made(recorded, live) or self._is_learned()):
+            return False
+        self.born.append((recorded, live))
+        return True
+
+    def _is_learned(self) -> bool:
+        """Tell whether another recording has shown that the value here is made anew."""
+        learned = self._evidence.learned
+        return bool(learned) and place_name(self._path) in learned
+
+    # ------------------------------------------------------------------------- ignored
+
+    def _left(self, mapping: dict[str, Json]) -> dict[str, Json]:
+        left = {
+            key: item
+            for key, item in mapping.items()
+            if not is_ignored((*self._path, key), self._ignore)
+        }
+        if len(left) < len(mapping):
+            self.needed.add(IGNORED)
+        return left
+
+
+def is_ignored(path: tuple[str, ...], ignore: tuple[Pattern, ...]) -> bool:
+    """Tell whether a path is one of those that the user named; "*" stands for one step.
+
+    A key such as "address.city" is two steps, as it is in the user's path.
+    """
+    steps = ".".join(path).split(".")
+    return any(
+        len(pattern) == len(steps)
+        and all(wanted in ("*", step) for wanted, step in zip(pattern, steps, strict=True))
+        for pattern in ignore
+    )
+
+
+def without_ignored(json: Json, ignore: tuple[Pattern, ...], path: tuple[str, ...] = ()) -> Json:
+    """Return JSON without what lies at ignored paths."""
+    if type(json) is dict:
+        return {
+            key: without_ignored(item, ignore, (*path, key))
+            for key, item in json.items()
+            if not is_ignored((*path, key), ignore)
+        }
+    if type(json) is list:
+        return [without_ignored(item, ignore, (*path, str(n))) for n, item in enumerate(json)]
+    return json

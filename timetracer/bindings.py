@@ -1,0 +1,178 @@
+"""Which live value stands for which recorded one, as far as the run has shown.
+
+A binding is born by a call that fits a recorded one but for made-up values, and holds from then on:
+later calls are compared through it, and answers are given with the live value in place of the
+recorded one. Ids are one to one in the whole run, across cassettes; tokens within one cassette;
+times may be bound anew, since they are cut to milliseconds or seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any
+
+from timetracer.volatile import ID, TIME, Token, replace, replace_in_reprs, tokens
+
+
+@dataclass(slots=True)
+class _Table:
+    """Pairs of a recorded and a live value, found from either side."""
+
+    live: dict[str, str] = field(default_factory=dict)
+    recorded: dict[str, set[str]] = field(default_factory=dict)
+
+    def put(self, recorded: str, live: str) -> None:
+        self.live[recorded] = live
+        self.recorded.setdefault(live, set()).add(recorded)
+
+
+@dataclass(slots=True)
+class Run:
+    """The bindings of all cassettes that this process replays.
+
+    Attributes:
+        lock: held while a call is compared and its bindings are born.
+        owners: recorded value -> path of the cassette whose call bore its binding.
+        used: the events that answered calls and are not looked through yet.
+        births: how many bindings were born.
+        by_look: the fields, by namespace, whose values were bound only because the program stores
+            them; and those values.
+        unchanged: values that a live run beside a recording has shown to be the same in both.
+    """
+
+    lock: RLock = field(default_factory=RLock)
+    pairs: _Table = field(default_factory=_Table)
+    owners: dict[str, str] = field(default_factory=dict)
+    used: list[Any] = field(default_factory=list)
+    births: int = 0
+    by_look: dict[str, set[str]] = field(default_factory=dict)
+    looks: set[str] = field(default_factory=set)
+    unchanged: set[str] = field(default_factory=set)
+    _given: set[str] = field(default_factory=set)
+
+    def was_given(self, key: str) -> bool:
+        """Tell whether the program knows a value as it was recorded: it was in an answer, or the
+        program asked for it itself. No other value can stand for it."""
+        used, self.used = self.used, []
+        for event in used:
+            found = tokens(event.line.decode("utf-8", "replace"))
+            self._given.update(token.key for token in found)
+        return key in self._given and key not in self.owners
+
+    def note_by_look(self, url: str, fields: set[str], values: set[str]) -> None:
+        """Note fields whose values were bound only because the program stores them."""
+        self.by_look.setdefault(url, set()).update(fields)
+        self.looks |= values
+
+    def fields_by_look(self, url: str) -> set[str]:
+        """Return the fields of a collection, or of all where it is none, that hold such values."""
+        if "." not in url:
+            return set().union(*self.by_look.values())
+        return self.by_look.get(url, set())
+
+    def note_used(self, event: Any) -> None:
+        """Keep an event whose answer the program is given."""
+        self.used.append(event)
+        if len(self.used) >= _MOST_WAITING:
+            self.was_given("")
+
+    def forget(self) -> None:
+        """Begin anew, as a new process does."""
+        self.pairs = _Table()
+        self.owners.clear()
+        self.used.clear()
+        self.unchanged.clear()
+        self.by_look.clear()
+        self.looks.clear()
+        self._given.clear()
+
+
+_MOST_WAITING = 10_000
+
+RUN = Run()
+
+
+class Bindings:
+    """The bindings that one loaded cassette sees: its own, then the run's.
+
+    A cassette that is loaded again is replayed by a program that makes new values again, so what an
+    earlier replay of it bound does not hold it back.
+
+    Args:
+        path: the cassette's path.
+        run: the run's bindings.
+    """
+
+    def __init__(self, path: str, run: Run = RUN) -> None:
+        self.path = path
+        self.run = run
+        self._own = _Table()
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is bound at all."""
+        return bool(self.run.pairs.live)
+
+    def live(self, recorded: Token) -> str | None:
+        """Return the key of the value that stands for a recorded one, None where none must."""
+        own = self._own.live.get(recorded.key)
+        if own is not None:
+            return own
+        shared = self.run.pairs.live.get(recorded.key)
+        return None if shared is None or self._may_rebind(recorded) else shared
+
+    def recorded(self, live: Token) -> set[str]:
+        """Return the keys of the recorded values that a live one stands for."""
+        own = self._own.recorded.get(live.key)
+        return own if own is not None else self.run.pairs.recorded.get(live.key, set())
+
+    def is_free(self, live: Token) -> bool:
+        """Tell whether a live value may stand for yet another recorded one. A digest may: that two
+        are the same is seen only within a cassette, since it may come of when each was made."""
+        return live.kind != ID and live.key not in self._own.recorded
+
+    def was_bound(self, recorded: Token, live: Token) -> bool:
+        """Tell whether the run has shown that the one stands for the other."""
+        return recorded.key in self.run.pairs.recorded.get(live.key, ())
+
+    def _may_rebind(self, recorded: Token) -> bool:
+        return recorded.kind != ID or self.run.owners.get(recorded.key) == self.path
+
+    def bear(self, pairs: Iterable[tuple[Token, Token]]) -> None:
+        """Bind live values to recorded ones, for this cassette and for the run.
+
+        Args:
+            pairs: recorded value and live value.
+        """
+        for recorded, live in pairs:
+            self._own.put(recorded.key, live.key)
+            self.run.pairs.put(recorded.key, live.key)
+            self.run.owners.setdefault(recorded.key, self.path)
+            self.run.births += 1
+
+    def with_live_values_in(self, text: bytes) -> bytes:
+        """Return recorded JSON text with the live values in place of the recorded ones; the same
+        object where there is nothing to do."""
+        if not self.any:
+            return text
+        plain = text.decode(errors="surrogateescape")
+        filled = replace(plain, self.shown)
+        if "Binary(b" in plain:
+            filled = replace_in_reprs(filled, self.shown)
+        return text if filled == plain else filled.encode(errors="surrogateescape")
+
+    def shown(self, recorded: Token) -> str | None:
+        """Return the key of the value that answers show for a recorded one, None for itself."""
+        own = self._own.live.get(recorded.key)
+        return own if own is not None else self.run.pairs.live.get(recorded.key)
+
+    def is_itself(self, value: Token) -> bool:
+        """Tell whether a value stands for no other one, and no other one for it."""
+        if value.kind == TIME:
+            return True
+        known, stands_for = self.live(value), self.recorded(value)
+        if known not in (None, value.key):
+            return False
+        return not stands_for or value.key in stands_for or self.is_free(value)

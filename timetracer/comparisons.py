@@ -1,0 +1,125 @@
+"""Calls whose answer rests on more of a stored value than whether it equals another one.
+
+A value that was bound only because the program stores it may be another one than was recorded, such
+as another literal id. Renaming it in answers is right as long as the server does no more than look
+for equal values: under a sort, a range or an expression that computes, the recorded answer would be
+that of the recorded value. `rests_on` finds such calls by the names of the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from timetracer.model import Json
+from timetracer.volatile import tokens
+
+_ORDERED_ARGUMENTS = ("sort", "hint", "min", "max")
+_RANGES = frozenset({"$gt", "$gte", "$lt", "$lte", "$regex", "$regularExpression", "$mod"})
+_LISTS = frozenset({"$in", "$nin", "$all"})
+_SORTS = frozenset({"$sort", "$sortByCount", "$bucket", "$bucketAuto", "$min", "$max"})
+_PASSES_ON = frozenset(
+    {"$project", "$addFields", "$set", "$group", "$replaceRoot", "$replaceWith", "$push"}
+    | {"$addToSet", "$first", "$last", "$concat", "$ifNull", "$cond", "$eq", "$ne", "$in"}
+    | {"$match", "$expr", "$and", "$or", "$not", "$lookup", "$unwind", "$facet", "$literal"}
+    | {"$arrayElemAt", "$size", "$sum", "$count", "$mergeObjects", "$map", "$filter", "$let"}
+    | {"$concatArrays", "$setUnion", "$reduce", "$toString", "$type", "$unionWith", "$each"}
+)
+"""Operators of pipelines that do no more with values than look for equal ones, or give them on."""
+
+
+def rests_on(arguments: Json, names: Iterable[str], values: Iterable[str] = ()) -> bool:
+    """Tell whether a call orders, cuts or computes with the values of fields.
+
+    Args:
+        arguments: its arguments as JSON.
+        names: names of the fields, one step each, such as "_id".
+        values: keys of the values in them, of which a list may hold one but not several, since an
+            index gives them in their order.
+    """
+    fields, held = set(names), frozenset(values)
+    for name in _ORDERED_ARGUMENTS:
+        if _mentions(arguments.get(name), fields):
+            return True
+    if any(_conditions(item, fields, held) for item in arguments.values()):
+        return True
+    pipeline = arguments.get("pipeline", arguments.get("update"))
+    return type(pipeline) is list and any(_stage(stage, fields) for stage in pipeline)
+
+
+def _conditions(value: Json, fields: set[str], held: frozenset[str]) -> bool:
+    """Tell whether some field's condition asks for more than equality."""
+    if type(value) is list:
+        return any(_conditions(item, fields, held) for item in value)
+    if type(value) is not dict:
+        return False
+    for key, item in value.items():
+        if _is_named(key, fields) and _compares(item, held):
+            return True
+        if _conditions(item, fields, held):
+            return True
+    return False
+
+
+def _compares(condition: Json, held: frozenset[str]) -> bool:
+    if type(condition) is not dict:
+        return False
+    for operator, value in condition.items():
+        if operator in _RANGES or (operator == "$not" and _compares(value, held)):
+            return True
+        members = value if operator in _LISTS and type(value) is list else []
+        if sum(not held.isdisjoint(_keys(item)) for item in members) > 1:
+            return True
+    return False
+
+
+def _keys(value: Json) -> list[str]:
+    text = value if type(value) is str else str(value)
+    return [token.key for token in tokens(text)]
+
+
+def _stage(stage: Json, fields: set[str]) -> bool:
+    """Tell whether a stage orders by fields or computes with them; note to which fields it gives
+    their values on."""
+    if type(stage) is not dict:
+        return False
+    for operator, value in stage.items():
+        if operator in _SORTS and _mentions(value, fields):
+            return True
+        if _computes(operator, value, fields):
+            return True
+        if type(value) is dict:
+            given = {name for name, item in value.items() if _reads(item, fields)}
+            fields |= {name for name in given if not name.startswith("$")}
+    return False
+
+
+def _computes(operator: str, value: Json, fields: set[str]) -> bool:
+    """Tell whether an operator does more with the fields' values than to give them on."""
+    if operator.startswith("$") and operator not in _PASSES_ON and _reads(value, fields):
+        return True
+    if type(value) is list:
+        return any(_computes("", item, fields) for item in value)
+    if type(value) is not dict:
+        return False
+    return any(_computes(key, item, fields) for key, item in value.items())
+
+
+def _reads(value: Json, fields: set[str]) -> bool:
+    """Tell whether an expression reads one of the fields, as "$field"."""
+    if type(value) is list:
+        return any(_reads(item, fields) for item in value)
+    if type(value) is dict:
+        return any(_reads(item, fields) for item in value.values())
+    return type(value) is str and value.startswith("$") and _is_named(value, fields)
+
+
+def _mentions(value: Json, fields: set[str]) -> bool:
+    if type(value) is list:
+        return any(_mentions(item, fields) for item in value)
+    if type(value) is dict:
+        return any(_is_named(key, fields) or _mentions(item, fields) for key, item in value.items())
+    return type(value) is str and _is_named(value, fields)
+
+
+def _is_named(path: str, fields: set[str]) -> bool:
+    return not fields.isdisjoint(path.lstrip("$").split("."))

@@ -1,0 +1,338 @@
+"""What shows that a value was made by the program in this run, and did not come from elsewhere.
+
+A look proves nothing: the md5 of a user's name looks like a fresh UUID. Evidence is that a process
+made the value: an ObjectId holds the process's own five random bytes, a UUID was seen to come from
+`uuid.uuid1`, `uuid4`, `uuid6` or `uuid7`, a token from `secrets`, and a time lies as far from the
+clock in both runs. The recording's evidence is kept in its cassette, the replaying process's here.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, NamedTuple
+
+from bson import ObjectId
+
+from timetracer import frozen_time
+from timetracer.codec import dumps
+from timetracer.model import Json
+from timetracer.volatile import ID, TIME, Token, tokens
+
+TOLERANCE = 10.0
+"""Seconds by which a time's distance from the clock may differ between two runs."""
+
+_MOST_KNOWN = 100_000
+_PROCESS_DIGITS = slice(8, 18)
+
+STARTED = frozen_time.now()
+"""When this process was first able to make a value, in seconds since 1970."""
+
+
+# ------------------------------------------------------------------------------------- seen
+
+
+class _Made:
+    """The UUIDs and tokens that this process was seen to make, with their number in order."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.count = 0
+
+    def note(self, *keys: str) -> None:
+        self.count += 1
+        for key in keys:
+            if len(self.numbers) >= _MOST_KNOWN:
+                del self.numbers[next(iter(self.numbers))]
+            self.numbers[key] = self.count
+
+
+_made = _Made()
+_MAKERS = frozenset(
+    function.__code__
+    for name in ("uuid1", "uuid4", "uuid6", "uuid7")
+    if (function := getattr(uuid, name, None)) is not None
+)
+_originals: dict[str, Any] = {}
+_originals_of_secrets: dict[str, Any] = {}
+
+
+def watch() -> None:
+    """See from now on which UUIDs and tokens the program makes, however it imported the makers; of
+    those of `secrets`, `token_bytes` imported by name is not seen."""
+    if _originals:
+        return
+    plain = _originals["__init__"] = uuid.UUID.__init__
+
+    def __init__(self: uuid.UUID, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        if sys._getframe(1).f_code in _MAKERS:
+            _made.note(self.hex)
+
+    uuid.UUID.__init__ = __init__  # type: ignore[method-assign]
+    plain_bytes = _originals_of_secrets["token_bytes"] = secrets.token_bytes
+
+    def token_bytes(nbytes: int | None = None) -> bytes:
+        made = plain_bytes(nbytes)
+        padded = base64.b64encode(made).decode()
+        _made.note(made.hex(), padded, base64.urlsafe_b64encode(made).rstrip(b"=").decode())
+        return made
+
+    secrets.token_bytes = token_bytes  # token_hex and token_urlsafe call it too
+    quick = vars(uuid.UUID).get("_from_int")  # how releases from 3.14 on make them
+    if quick is not None:
+        _originals["_from_int"] = quick
+
+        def _from_int(cls: Any, value: int) -> uuid.UUID:
+            made: uuid.UUID = quick.__func__(cls, value)
+            if sys._getframe(1).f_code in _MAKERS:
+                _made.note(made.hex)
+            return made
+
+        uuid.UUID._from_int = classmethod(_from_int)  # type: ignore[attr-defined]
+
+
+def unwatch() -> None:
+    """Undo `watch`."""
+    for owner, originals in ((uuid.UUID, _originals), (secrets, _originals_of_secrets)):
+        while originals:
+            name, original = originals.popitem()
+            setattr(owner, name, original)
+
+
+def made_values(text: str) -> list[str]:
+    """Return the keys of the UUIDs and tokens in JSON text that this process made, as it made
+    them."""
+    if not _made.numbers:
+        return []
+    numbers = {
+        token.key: number
+        for token in tokens(text)
+        if (number := _made.numbers.get(_standard(token.key))) is not None
+    }
+    return sorted(numbers, key=numbers.__getitem__)
+
+
+_HEX = frozenset("0123456789abcdef")
+
+
+def _standard(key: str) -> str:
+    """Return the digits of a UUID that was stored in an older byte order, where it is known."""
+    if key in _made.numbers or len(key) != 32 or not _HEX.issuperset(key):
+        return key
+    raw = bytes.fromhex(key)
+    java = raw[7::-1] + raw[:7:-1]
+    csharp = uuid.UUID(bytes_le=raw).bytes
+    return next((order.hex() for order in (java, csharp) if order.hex() in _made.numbers), key)
+
+
+# ------------------------------------------------------------------------------------- a process
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What a cassette tells of the process that recorded it.
+
+    Attributes:
+        object_ids: the ten hex digits in every ObjectId that it made, "" where not known.
+        started: when it started, in seconds since 1970.
+        frozen: the time that the program saw as the recording began, 0 for the real one.
+        recorded: when the recording began.
+        utc_offset: by how many seconds its local time was ahead of UTC.
+    """
+
+    object_ids: str
+    started: float
+    recorded: float
+    utc_offset: float
+    frozen: float = 0.0
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Process:
+        """Return what a cassette tells; what it does not tell is no evidence."""
+        recorded = _seconds(told.get("recorded_at"))
+        return cls(
+            str(told.get("object_ids") or ""),
+            _seconds(told.get("started_at")) or recorded,
+            recorded,
+            float(told.get("utc_offset") or 0),
+            _seconds(told.get("frozen_at")),
+        )
+
+
+UNKNOWN = Process("", 0.0, 0.0, 0.0)
+
+
+def this_process() -> dict[str, Any]:
+    """Return what a cassette is to tell of this process, as JSON."""
+    return {
+        "object_ids": object_id_digits(),
+        "started_at": _text(STARTED),
+        "utc_offset": _utc_offset(),
+    }
+
+
+def object_id_digits() -> str:
+    """Return the ten hex digits that every ObjectId of this process holds."""
+    random: bytes = ObjectId._random()
+    return random.hex()
+
+
+def _utc_offset() -> float:
+    offset = datetime.fromtimestamp(frozen_time.now()).astimezone().utcoffset()
+    return (offset or timedelta()).total_seconds()
+
+
+def _text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _seconds(text: Any) -> float:
+    try:
+        moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+    except ValueError:
+        return 0.0
+    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
+
+
+# ------------------------------------------------------------------------------------- the question
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of the makers of a recorded call's values and of a live call's.
+
+    Attributes:
+        process: the recording process.
+        made: the keys of the UUIDs and tokens in the recorded call that its process made, in order.
+        at: when the call was recorded, in seconds since 1970; 0 where not known.
+        seen: the time that the recorded program saw then; 0 where that was the real one.
+        learned: the places (`alike.place_name`) whose values another recording has shown to be
+            made anew in each run.
+    """
+
+    process: Process
+    made: tuple[str, ...]
+    at: float
+    seen: float = 0.0
+    learned: frozenset[str] = frozenset()
+
+    @property
+    def clock(self) -> Clock:
+        """The recording process's clock at the call."""
+        return Clock(self.at, self.seen, self.process.started, self.process.utc_offset)
+
+    def both_made(self, recorded: Token, live: Token) -> bool:
+        """Tell whether each of two values was made by the process that used it."""
+        if recorded.kind == TIME:
+            return same_moment(recorded, live, self.clock, _clock_now())
+        if len(recorded.key) == 24 and recorded.kind == ID:
+            return self.made_object_id(recorded) and _digits(live) == object_id_digits()
+        return recorded.key in self.made and _standard(live.key) in _made.numbers
+
+    def made_object_id(self, recorded: Token) -> bool:
+        """Tell whether the recording process made an ObjectId."""
+        return _digits(recorded) == self.process.object_ids
+
+    def recorded_order(self, value: Json) -> tuple[int, str]:
+        """Return what orders recorded values as they were made."""
+        return _order(value, lambda key: self.made.index(key) if key in self.made else -1)
+
+    def live_order(self, value: Json) -> tuple[int, str]:
+        """Return what orders live values as they were made."""
+        return _order(value, lambda key: _made.numbers.get(_standard(key), -1))
+
+
+def _digits(object_id: Token) -> str:
+    return object_id.key[_PROCESS_DIGITS]
+
+
+class Clock(NamedTuple):
+    """A process's clock as it makes a call.
+
+    Attributes:
+        at: the time, in seconds since 1970; 0 where not known.
+        seen: the time that the program saw; 0 where that was the real one.
+        started: when the process started.
+        utc_offset: by how many seconds its local time was ahead of UTC.
+    """
+
+    at: float
+    seen: float
+    started: float
+    utc_offset: float
+
+
+def _clock_now() -> Clock:
+    seen = time.time() if frozen_time.is_moved() else 0.0
+    return Clock(frozen_time.now(), seen, STARTED, _utc_offset())
+
+
+def same_moment(one: Token, other: Token, clock: Clock, other_clock: Clock) -> bool:
+    """Tell whether each of two processes read its clock for a time that it used in a call.
+
+    Args:
+        one: the time that the one process used.
+        other: the time that the other process used.
+        clock: the one's clock at its call.
+        other_clock: the other's clock at its own.
+    """
+    then, moment = _moment(one.text), _moment(other.text)
+    if then is None or moment is None or not (clock.at and other_clock.at):
+        return False
+    if "000" in one.form.rpartition(":")[2] and not (then % 3600 and moment % 3600):
+        return False  # a whole hour, in a form that has fractions: written down, and not read
+    drifts = [(moment - other_clock.at) - (then - clock.at)]
+    if clock.seen or other_clock.seen:
+        seen, other_seen = clock.seen or clock.at, other_clock.seen or other_clock.at
+        drifts.append((moment - other_seen) - (then - seen))
+    if one.form.startswith("date"):  # of local time, perhaps
+        ahead = clock.utc_offset - other_clock.utc_offset
+        drifts += [drift + ahead for drift in drifts]
+    if any(abs(drift) <= TOLERANCE for drift in drifts):
+        return True
+    return (
+        then % 1 != 0
+        and moment % 1 != 0
+        and clock.started <= then <= clock.at
+        and other_clock.started <= moment <= other_clock.at
+    )
+
+
+def read_from_clock(time: Token) -> bool:
+    """Tell whether a time looks as if it was read from a clock: one of a whole minute was written
+    down."""
+    moment = _moment(time.text)
+    return moment is not None and moment % 60 != 0
+
+
+def _order(value: Json, number: Callable[[str], int]) -> tuple[int, str]:
+    ids = [token.key for token in tokens(dumps(value).decode()) if token.kind == ID]
+    return (number(ids[0]), ids[0]) if ids else (-1, "")
+
+
+_EPOCH_UNITS = {10: 1, 13: 10**3, 16: 10**6, 19: 10**9}
+
+
+def _moment(text: str) -> float | None:
+    """Return seconds since 1970 of a date or an epoch number; None for a time that is none."""
+    if text[:1] == "1" and len(text.partition(".")[0]) in _EPOCH_UNITS and text[1] in "456789":
+        whole = text.partition(".")[0]
+        return float(text) / _EPOCH_UNITS[len(whole)]
+    digits = "".join(character for character in text if character.isdigit())
+    parts = [int(digits[start:end]) for start, end in _DATE_DIGITS]
+    try:
+        moment = datetime(*parts, tzinfo=timezone.utc)  # type: ignore[misc,arg-type]
+    except ValueError:
+        return None
+    fraction = digits[14:]
+    return moment.timestamp() + (int(fraction) / 10 ** len(fraction) if fraction else 0)
+
+
+_DATE_DIGITS = ((0, 4), (4, 6), (6, 8), (8, 10), (10, 12), (12, 14))

@@ -1,0 +1,280 @@
+"""Values that a program makes anew in each run, found by their looks in JSON text.
+
+A look is no evidence that a value was made up; it says where to ask for evidence. `FORMS` are the
+looks: ObjectIds, UUIDs, times, digests and tokens, as values of their own or within a longer text.
+
+    tokens('{"_id":{"$oid":"6560a1…"}}')     what looks made up, in its order
+    skeleton(text)                           the same text in every run of the same program
+    replace(text, get)                       the text with some of them exchanged
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ID, TIME, SECRET = "id", "time", "token"
+"""Kinds: an ObjectId or UUID; a moment; a digest or an opaque token."""
+
+
+class Token(NamedTuple):
+    """A value that looks made up.
+
+    Attributes:
+        kind: ID, TIME or SECRET.
+        key: the value itself, the same however it is written: an id's hex digits.
+        text: as it is written.
+        form: how it is written; two tokens of unlike form are never the same value.
+    """
+
+    kind: str
+    key: str
+    text: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One look of a volatile value.
+
+    Attributes:
+        name: a group of the pattern.
+        kind: what it may be.
+        pattern: a regular expression.
+        key: gives the value of a text, the same in every form.
+        shape: gives what texts of the same form share.
+        write: gives the text of another value, in the form of a text.
+    """
+
+    name: str
+    kind: str
+    pattern: str
+    key: Callable[[str], str]
+    shape: Callable[[str], str]
+    write: Callable[[str, str], str]
+
+
+def _hex_key(text: str) -> str:
+    return text.replace("-", "").lower()
+
+
+def _cased(text: str, like: str) -> str:
+    return text.upper() if like.isupper() else text
+
+
+def _dashed(key: str) -> str:
+    return f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}"
+
+
+def _itself(text: str) -> str:
+    return text
+
+
+def _given(key: str, like: str) -> str:
+    return key
+
+
+_DIGIT = re.compile(r"\d")
+
+
+def _date_shape(text: str) -> str:
+    return "date " + _DIGIT.sub("0", text)
+
+
+def _epoch_shape(text: str) -> str:
+    whole, dot, _ = text.partition(".")
+    return f"epoch {len(whole)}{dot}"
+
+
+def _hex_shape(text: str) -> str:
+    return f"hex {len(text)}"
+
+
+_H = "[0-9a-fA-F]"
+_END = "(?![0-9A-Za-z])"
+_UUID = f"{_H}{{8}}-{_H}{{4}}-{_H}{{4}}-{_H}{{4}}-{_H}{{12}}{_END}"
+_OBJECT_ID = f"(?:[0-9a-f]{{24}}|[0-9A-F]{{24}}){_END}"
+_DIGEST = f"(?:[0-9a-f]{{32,}}|[0-9A-F]{{32,}}){_END}"
+_CHARACTER = "[0-9A-Za-z+/_-]"
+_OPAQUE = (
+    f"(?!(?:{_CHARACTER}*[+/_-])?(?:{_UUID}|{_OBJECT_ID}|{_DIGEST}))"
+    "(?=[0-9a-z+/_-]*[A-Z])(?=[0-9A-Z+/_-]*[a-z])(?=[A-Za-z+/_-]*[0-9])"
+    f"{_CHARACTER}{{22,}}={{0,2}}"
+)
+
+FORMS = (
+    Form(
+        "uuid",
+        ID,
+        _UUID,
+        _hex_key,
+        lambda text: "uuid",
+        lambda key, like: _cased(_dashed(key), like),
+    ),
+    Form("object_id", ID, _OBJECT_ID, _hex_key, _hex_shape, _cased),
+    Form("digest", SECRET, _DIGEST, _hex_key, _hex_shape, _cased),
+    Form(
+        "date",
+        TIME,
+        r"(?:19|20)\d\d(?P<gap>[-/.,: _]?)\d\d(?P=gap)\d\d[T ,_.:-]?\d\d[:,.-]?\d\d[:,.-]?\d\d"
+        r"(?:[.,]\d{1,9}|\d{1,9})?(?!\d)",
+        _itself,
+        _date_shape,
+        _given,
+    ),
+    Form(
+        "epoch",
+        TIME,
+        rf"1[4-9]\d{{8}}(?:\d{{9}}|\d{{6}}|\d{{3}})?(?:\.\d+)?{_END}",
+        _itself,
+        _epoch_shape,
+        _given,
+    ),
+    Form("opaque", SECRET, _OPAQUE, _itself, lambda text: f"token {len(text)}", _given),
+)
+"""The looks, the more telling first: where two fit at the same place, the first is taken."""
+
+_BY_NAME = {form.name: form for form in FORMS}
+_UUID_BYTES = Form(
+    "binary",
+    ID,
+    "",
+    lambda text: base64.b64decode(text).hex(),
+    lambda text: "binary 16",
+    lambda key, like: base64.b64encode(bytes.fromhex(key)).decode(),
+)
+_BYTES = Form("bytes", SECRET, "", _itself, lambda text: f"bytes {len(text)}", _given)
+
+# A stretch that may hold some: scanning for it costs a fifth of trying all looks everywhere.
+_RUN = r"[0-9A-Za-z+/_.:,=\\-]{10,}(?: \d[0-9:.,]{7,})?"
+_ANY_LOOK = "|".join(f"(?P<{form.name}>{form.pattern})" for form in FORMS)
+_run = re.compile(_RUN)
+_looks = re.compile(rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})")
+_bytes_repr = re.compile(r"""\bb(?:'(?:[^'"\\]|\\[^u])*'|\\"(?:[^"\\]|\\[^"u])*\\")""")
+_BASE64 = '"base64":"'
+
+
+def tokens(text: str) -> list[Token]:
+    """Return what looks made up in JSON text, in its order.
+
+    Args:
+        text: JSON without whitespace between its tokens.
+    """
+    found: list[Token] = []
+
+    def note(token: Token) -> None:
+        found.append(token)
+
+    _exchange(text, note)
+    return found
+
+
+def skeleton(text: str) -> str:
+    """Return JSON text with what looks made up blanked; no JSON any more."""
+    return _exchange(text, lambda token: f"<{token.form}>")
+
+
+def replace(text: str, get: Callable[[Token], str | None]) -> str:
+    """Return JSON text with tokens exchanged.
+
+    Args:
+        text: JSON without whitespace between its tokens.
+        get: gives the key of the value to put in a token's place, None to leave it.
+    """
+
+    def changed(token: Token) -> str | None:
+        key = get(token)
+        return None if key is None else write(key, token)
+
+    return _exchange(text, changed)
+
+
+def replace_in_reprs(text: str, get: Callable[[Token], str | None]) -> str:
+    """Return JSON text with the UUIDs exchanged that stand in it as Python writes bytes, such as in
+    the server's message about a key that is there twice.
+
+    Args:
+        text: JSON without whitespace between its tokens.
+        get: gives the key of the value to put in a token's place, None to leave it.
+    """
+
+    def changed(match: re.Match[str]) -> str:
+        try:
+            held = ast.literal_eval(json.loads(f'"{match[0]}"'))
+        except (ValueError, SyntaxError):
+            return match[0]
+        if len(held) != 16:
+            return match[0]
+        key = get(Token(ID, held.hex(), match[0], _UUID_BYTES.shape("")))
+        return match[0] if key is None else json.dumps(repr(bytes.fromhex(key)))[1:-1]
+
+    return _bytes_repr.sub(changed, text)
+
+
+def write(key: str, like: Token) -> str:
+    """Return a value as text, in the form of a token."""
+    name = like.form.partition(" ")[0]
+    return _WRITERS.get(name, _given)(key, like.text)
+
+
+_WRITERS = {
+    "uuid": _BY_NAME["uuid"].write,
+    "hex": _cased,
+    "binary": _UUID_BYTES.write,
+}
+
+
+def split(text: str, *, is_base64: bool = False) -> tuple[list[str], list[Token]]:
+    """Return one string's plain stretches and the tokens between them.
+
+    Args:
+        text: a string, a number's digits, or a key of a dict.
+        is_base64: whether it is the text of a Binary.
+    """
+    if is_base64:
+        token = _binary(text)
+        return ([text], []) if token is None else (["", ""], [token])
+    plain, found, start = [], [], 0
+    for run in _run.finditer(text):
+        for match in _looks.finditer(text, run.start(), run.end()):
+            plain.append(text[start : match.start()])
+            found.append(_token(match))
+            start = match.end()
+    plain.append(text[start:])
+    return plain, found
+
+
+def _exchange(text: str, change: Callable[[Token], str | None]) -> str:
+    def in_run(run: re.Match[str]) -> str:
+        if text.endswith(_BASE64, 0, run.start()):
+            token = _binary(run[0])
+            changed = None if token is None else change(token)
+            return run[0] if changed is None else changed
+        return _looks.sub(one, run[0])
+
+    def one(match: re.Match[str]) -> str:
+        changed = change(_token(match))
+        return match[0] if changed is None else changed
+
+    return _run.sub(in_run, text)
+
+
+def _token(match: re.Match[str]) -> Token:
+    form = _BY_NAME[match.lastgroup or ""]
+    text = match[0]
+    return Token(form.kind, form.key(text), text, form.shape(text))
+
+
+def _binary(text: str) -> Token | None:
+    if len(text) < 22:
+        return None
+    form = _UUID_BYTES if len(text) == 24 and text.endswith("==") else _BYTES
+    try:
+        return Token(form.kind, form.key(text), text, form.shape(text))
+    except ValueError:
+        return None
