@@ -39,6 +39,7 @@ def eids(path: Path) -> list[int]:
         ("replay", "replayed", "missed", [1, 2]),
         ("once", "replayed", "missed", [1, 2]),
         ("new_episodes", "replayed", "made", [1, 2, 3]),
+        ("verify", "made", "made", [1, 2]),
     ],
 )
 def test_a_cassette_that_is_there(
@@ -58,7 +59,7 @@ def test_a_cassette_that_is_there(
 
     assert done == [known, unknown]
     assert eids(recorded) == kept
-    assert (recorded.read_bytes() == before) == (mode in ("off", "replay", "once"))
+    assert (recorded.read_bytes() == before) == (mode in ("off", "replay", "once", "verify"))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,7 @@ def test_a_cassette_that_is_there(
         ("replay", 0, False),
         ("once", 1, True),
         ("new_episodes", 1, True),
+        ("verify", 0, False),
     ],
 )
 def test_a_cassette_that_is_not_there(tmp_path: Path, mode: str, made: int, written: bool) -> None:
@@ -78,14 +80,14 @@ def test_a_cassette_that_is_not_there(tmp_path: Path, mode: str, made: int, writ
         with use_cassette(path, mode=mode):
             driver("FIND_ONE")
     except CassetteNotFoundError as error:
-        assert mode == "replay"
+        assert mode in ("replay", "verify")
         assert f'To record it: use_cassette("{path}", mode="record")' in str(error)
 
     assert (len(driver.made), path.exists()) == (made, written)
 
 
 def test_every_mode_has_its_rows() -> None:
-    assert set(MODES) == {"off", "record", "replay", "once", "new_episodes"}
+    assert set(MODES) == {"off", "record", "replay", "once", "new_episodes", "verify"}
 
 
 @pytest.mark.parametrize("mode", ["record", "replay", "once", "new_episodes", None])

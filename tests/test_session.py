@@ -27,7 +27,8 @@ from timetracer.errors import (
     ConfigError,
 )
 from timetracer.model import RequestRecord, ResponseRecord
-from timetracer.session import current, open_process, open_request
+from timetracer.opening import open_request
+from timetracer.process import current, open_process
 
 
 def methods(path: Path) -> list[str]:

@@ -13,8 +13,8 @@ from tests.support.calls import Driver
 from timetracer.config import resolve
 from timetracer.errors import CassetteFormatError
 from timetracer.model import RequestRecord, ResponseRecord
+from timetracer.opening import open_request
 from timetracer.runs import RUN_ID_VARIABLE
-from timetracer.session import open_request
 from timetracer.stores.files import FileStore
 from timetracer.takes import choose_take, claim_take
 

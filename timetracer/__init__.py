@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from timetracer.blocks import use_cassette
     from timetracer.config import TraceConfig
     from timetracer.errors import (
         CassetteError,
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
         SessionError,
         TimetracerError,
     )
-    from timetracer.session import use_cassette
+    from timetracer.ledger import clear_misses, misses, orphans, report
+    from timetracer.matchers import register_matcher
 
 __all__ = [
     "CassetteError",
@@ -23,10 +25,23 @@ __all__ = [
     "SessionError",
     "TimetracerError",
     "TraceConfig",
+    "clear_misses",
+    "misses",
+    "orphans",
+    "register_matcher",
+    "report",
     "use_cassette",
 ]
 
-_HOMES = {"TraceConfig": "config", "use_cassette": "session"}
+_HOMES = {
+    "TraceConfig": "config",
+    "clear_misses": "ledger",
+    "misses": "ledger",
+    "orphans": "ledger",
+    "register_matcher": "matchers",
+    "report": "ledger",
+    "use_cassette": "blocks",
+}
 """Where a public name is defined; any other is in errors."""
 
 

@@ -3,6 +3,7 @@
     TimetracerError
     ├── ConfigError              a setting is unknown or has a bad value (also a ValueError)
     ├── SessionError             a session cannot be opened here, such as one that overlaps another
+    ├── LearnError               there are no two recordings to learn from
     ├── CassetteError            a cassette cannot be used; `.path` names it
     │   ├── CassetteNotFoundError    (also a FileNotFoundError)
     │   ├── CassetteFormatError      unreadable, truncated, damaged, foreign
@@ -21,6 +22,7 @@ swallow a miss.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from os import PathLike
 from typing import Any
 
@@ -47,6 +49,10 @@ class ConfigError(TimetracerError, ValueError):
 
 class SessionError(TimetracerError):
     """A session cannot be opened, such as two process-wide cassettes that overlap."""
+
+
+class LearnError(TimetracerError):
+    """There are no two recordings of one program to learn from."""
 
 
 class CassetteError(TimetracerError):
@@ -85,19 +91,69 @@ class CassetteWriteError(CassetteError):
     """The cassette could not be written: full disk, read-only directory, ..."""
 
 
+class Absent(Enum):
+    """Stands where one side of a `Difference` has no value."""
+
+    ABSENT = "(absent)"
+
+    def __repr__(self) -> str:
+        return str(self.value)
+
+
+ABSENT = Absent.ABSENT
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One place in which a call differs from a recorded event.
 
     Attributes:
         path: dotted path into the arguments, such as "filter.sku".
-        recorded: the recorded value, or `ABSENT`.
-        asked: the value of the call, or `ABSENT`.
+        recorded: the recorded value as JSON, or `ABSENT`.
+        asked: the value of the call as JSON, or `ABSENT`.
+        reordered: whether only the order differs: of a document's keys, which are given then, or
+            of a list's items.
     """
 
     path: str
     recorded: Any
     asked: Any
+    reordered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """Where in the program a call was made.
+
+    Attributes:
+        file: path of the source file, as Python names it.
+        line: line number, from 1.
+        function: the function's name.
+    """
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One thing that may be done about a miss.
+
+    Attributes:
+        name: which one: "record", "ignore", "seed", "hash_seed", "allow_repeats",
+            "strict_order".
+        text: one line that says it.
+        settings: the settings that do it: pairs of name and value, such as
+            ("ignore", ("documents.*.at",)).
+    """
+
+    name: str
+    text: str
+    settings: tuple[tuple[str, Any], ...] = ()
 
 
 class MissError(TimetracerError):
@@ -107,7 +163,11 @@ class MissError(TimetracerError):
         call: the call that was made (`timetracer.model.Call`), None outside driver calls.
         cassette: path of the cassette that was asked, None where no cassette was found.
         nearest: the recorded event nearest to the call, None if there is none.
-        differences: the first fields in which call and nearest event differ.
+        differences: all places in which call and nearest event differ.
+        call_site: where the program made the call, None where that is not known.
+        used_by: where the program made the call that the nearest event has answered already,
+            None if it has answered none, or that is not known.
+        remedies: what may be done, the likeliest first.
     """
 
     def __init__(
@@ -118,12 +178,18 @@ class MissError(TimetracerError):
         cassette: str | None = None,
         nearest: Any = None,
         differences: tuple[Difference, ...] = (),
+        call_site: CallSite | None = None,
+        used_by: CallSite | None = None,
+        remedies: tuple[Remedy, ...] = (),
     ) -> None:
         super().__init__(message)
         self.call = call
         self.cassette = cassette
         self.nearest = nearest
         self.differences = differences
+        self.call_site = call_site
+        self.used_by = used_by
+        self.remedies = remedies
 
 
 class ReadPastRecordingError(MissError):

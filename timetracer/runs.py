@@ -24,6 +24,7 @@ RUN_ID_VARIABLE = "TIMETRACER_RUN_ID"
 _new_id = secrets.token_hex(16)
 _maker = os.getpid()
 _publishers: set[int] = set()
+_inherited = RUN_ID_VARIABLE in os.environ
 
 
 def run_id() -> str:
@@ -39,6 +40,11 @@ def run_label() -> str:
 def run_secret() -> bytes:
     """A key of 32 bytes for the labels of redacted values, the same in the whole run."""
     return hashlib.blake2b(os.fsencode(run_id()), digest_size=32, person=b"redaction").digest()
+
+
+def is_child() -> bool:
+    """Whether a process of this run started the program."""
+    return _inherited
 
 
 def claim(kind: str, name: str) -> bool:
@@ -66,6 +72,11 @@ def claim(kind: str, name: str) -> bool:
         except OSError as error:
             raise _unusable(path.parent, str(error)) from error
     raise _unusable(path.parent, "it vanishes while it is used")
+
+
+def is_claimed(kind: str, name: str) -> bool:
+    """Tell whether some thread or process of this run has claimed a name and not given it back."""
+    return (_claims_path(run_label(), tempfile.gettempdir()) / _claim_name(kind, name)).exists()
 
 
 def release(kind: str, name: str) -> None:
