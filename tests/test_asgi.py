@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route
 from tests.support import offline, server
 from tests.support.asgi import BODY, answering, read_body, respond, scope_of, serve
 from tests.support.http import driver_call
-from timetracer import ConfigError, MissError, TraceConfig, session, use_cassette
+from timetracer import ConfigError, MissError, TraceConfig, process, session, use_cassette
 from timetracer.integrations import fastapi as fastapi_integration
 from timetracer.integrations.asgi import TimeTracerMiddleware
 from timetracer.integrations.starlette import TimeTracerMiddleware as StarletteMiddleware
@@ -162,7 +162,7 @@ def test_start_up_belongs_to_the_program(traced: Traced, cassettes: Path) -> Non
         driver_call("at start-up")
 
     asyncio.run(traced(app, "record")({"type": "lifespan"}, no_server, no_server))
-    session.reset_process()
+    process.reset_process()
     [name] = names(cassettes)
     assert not name.startswith("GET")
     assert len(load(cassettes / name)["events"]) == 1
@@ -275,6 +275,25 @@ def test_work_after_the_response_belongs_to_the_request(
     assert names(cassettes) == ["GET__.json"]
     assert len(load(cassettes / "GET__.json")["events"]) == 2
     assert call(traced(app_of(no_server), "replay"), "GET", "/").error is None
+
+
+def test_the_cassette_is_there_before_all_declared_bytes_are(
+    traced: Traced, cassettes: Path
+) -> None:
+    kept: list[list[str]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        driver_call(1)
+        headers = [(b"Content-Length", b"4")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for part in (b"ab", b"cd", b""):
+            await send({"type": BODY, "body": part, "more_body": part != b""})
+
+    async def on_send(message: Any) -> None:
+        kept.append(names(cassettes))
+
+    call(traced(app, "record"), "GET", "/", on_send=on_send)
+    assert kept == [[], [], ["GET__.json"], ["GET__.json"]]
 
 
 def test_a_task_that_outlives_its_request_belongs_to_it(traced: Traced, cassettes: Path) -> None:
@@ -465,6 +484,28 @@ def test_a_websocket_has_a_session_for_its_connection(traced: Traced, cassettes:
     assert len(close["reason"].encode()) <= 123
 
 
+def test_a_websocket_is_closed_once(traced: Traced) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            driver_call(1, no_server)
+        finally:
+            await send({"type": "websocket.close", "code": 4001})
+
+    served = call(traced(app, "replay"), "WEBSOCKET", "/chat")
+    assert isinstance(served.error, MissError)
+    assert [message["code"] for message in served.messages] == [4001]
+
+
+def test_a_websocket_that_the_client_closed_is_a_whole_recording(
+    traced: Traced, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in ("one", "another"):
+        monkeypatch.setenv("TIMETRACER_RUN_ID", run)
+        app = traced(chat(lambda: "hi"), "record")
+        assert call(app, "WEBSOCKET", "/chat", messages=talk("a")).error is None
+    assert "interrupted" not in caplog.text
+
+
 def test_a_websocket_that_is_refused(traced: Traced, cassettes: Path) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         driver_call("may they come in?")
@@ -600,6 +641,14 @@ def test_a_miss_is_named_unless_the_application_handles_it(
             TestClient(app).get("/users/7")
 
 
+def test_a_miss_is_named_once_in_place_of_the_page(cassettes: Path) -> None:
+    app = Starlette(routes=[Route("/users/{user_id}", user)])
+    served = call(auto_setup(app, config(cassettes, "replay")), "GET", "/users/7")
+    assert isinstance(served.error, MissError)
+    assert [message["type"] for message in served.messages] == ["http.response.start", BODY]
+    assert served.body.startswith(b"find_one on")
+
+
 def test_an_answer_that_the_application_makes_of_a_miss_stays(cassettes: Path) -> None:
     async def handles(request: Any) -> Any:
         try:
@@ -721,7 +770,7 @@ def test_all_that_fastapi_does_around_a_handler(cassettes: Path) -> None:
         100_001,
         "tea: live",
     ]
-    session.reset_process()
+    process.reset_process()
     events = {name: len(load(cassettes / name)["events"]) for name in names(cassettes)}
     [start_up] = set(events) - {
         "POST__api_users_7.json",
@@ -741,6 +790,7 @@ def test_all_that_fastapi_does_around_a_handler(cassettes: Path) -> None:
     assert change["request"]["body"] == {"name": "Alice"}
     chat = load(cassettes / "WEBSOCKET__chat_tea.json")
     assert chat["request"]["route"] == "/chat/{room}"
+    assert chat["response"]["status"] == 101
     assert everything(shop(cassettes, "replay"), TestClient) == live
     gc.collect()  # see pytestmark
 

@@ -28,8 +28,8 @@ from django.utils.decorators import async_only_middleware, sync_only_middleware
 
 from tests.support import asgi, offline, server
 from tests.support.http import driver_call
-from timetracer import ConfigError, MissError, TraceConfig, session
-from timetracer.integrations.wsgi import TRACE_KEY
+from timetracer import ConfigError, MissError, TraceConfig, process
+from timetracer.integrations.request import TRACE_KEY
 
 URLS: Any = types.ModuleType("urls")
 
@@ -113,6 +113,11 @@ async def stream_async(request: Any) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines())
 
 
+def head(request: Any) -> StreamingHttpResponse:
+    driver_call("before the stream", live)
+    return StreamingHttpResponse(iter([b"not for HEAD"]))
+
+
 def file(request: Any) -> FileResponse:
     class Stored(io.RawIOBase):
         """As GridFS has it: what is read is asked for."""
@@ -164,6 +169,7 @@ URLS.urlpatterns = [
     path("stream", stream),
     path("async/stream", stream_async),
     path("file", file),
+    path("head", head),
     path("fails", fails),
     path("async/fails", fails_async),
     path("sent", sent),
@@ -199,7 +205,7 @@ class Site:
         DATABASE.fetch = no_server if mode == "replay" else is_there
         given = {"mode": mode, "cassette_dir": self._cassettes, **options.pop("settings", {})}
         with override_settings(TIMETRACER=given, **options.pop("django", {})):
-            session.reset_process()
+            process.reset_process()
             kind: Any = AsyncClient if self._asynchronous else Client
             client = kind(raise_request_exception=options.pop("raises", False))
             respond = respond_async if self._asynchronous else respond_sync
@@ -249,7 +255,7 @@ def test_a_stream_asks_while_it_is_sent(site: Site, cassettes: Path, place: str)
     for mode in ("record", "replay"):
         response = site.ask(mode, "GET", place)
         assert whole(response) == b"live\nlive\nlive\n"
-    session.reset_process()
+    process.reset_process()
     [name] = names(cassettes)
     document = load(cassettes / name)
     assert len(document["events"]) == (3 if "async" in place else 4)
@@ -269,7 +275,7 @@ def test_a_file_that_is_asked_for_while_it_is_sent(cassettes: Path) -> None:
     site = Site(cassettes, asynchronous=False)
     for mode in ("record", "replay"):
         assert whole(site.ask(mode, "GET", "/file")) == b"livelive"
-        session.reset_process()
+        process.reset_process()
     assert names(cassettes) == ["GET__file.json"]
     assert len(load(cassettes / "GET__file.json")["events"]) == 2
 
@@ -278,9 +284,20 @@ def test_a_client_that_stops_reading_a_stream(cassettes: Path) -> None:
     response = Site(cassettes, asynchronous=False).ask("record", "GET", "/stream")
     assert next(iter(response)) == b"live\n"
     response.close()
-    session.reset_process()
+    process.reset_process()
     assert names(cassettes) == ["GET__stream.json"]
     assert len(load(cassettes / "GET__stream.json")["events"]) == 2
+
+
+def test_head_of_a_stream_is_a_whole_recording(
+    cassettes: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in ("one", "another"):
+        monkeypatch.setenv("TIMETRACER_RUN_ID", run)
+        response = Site(cassettes, asynchronous=False).ask("record", "HEAD", "/head")
+        assert whole(response) == b""
+    assert names(cassettes) == ["HEAD__head.json"]
+    assert "interrupted" not in caplog.text
 
 
 # ------------------------------------------------------------------------------- bodies
@@ -449,7 +466,7 @@ def test_what_a_command_asks_belongs_to_the_program(cassettes: Path) -> None:
     with override_settings(TIMETRACER={"mode": "record", "cassette_dir": cassettes}):
         auto_setup()
         driver_call("in a command")
-        session.reset_process()
+        process.reset_process()
     assert len(names(cassettes)) == 1
 
 

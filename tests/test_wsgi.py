@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.http import driver_call, environ_of, plain, serve
-from timetracer import ConfigError, MissError, TraceConfig, session, use_cassette
-from timetracer.integrations.request import BodyCopy
+from timetracer import ConfigError, MissError, TraceConfig, process, session, use_cassette
+from timetracer.integrations.bodies import BodyCopy
 from timetracer.integrations.wsgi import TimeTracerMiddleware
 from timetracer.redaction import Redactor
 
@@ -132,7 +132,7 @@ def test_calls_at_start_up_follow_the_settings_of_the_middleware(
 ) -> None:
     traced(plain(lambda e: 1), "record")
     driver_call("at start-up")
-    session.reset_process()
+    process.reset_process()
     [name] = names(cassettes)
     assert not name.startswith("GET")
     assert len(load(cassettes / name)["events"]) == 1
@@ -451,6 +451,19 @@ def test_the_cassette_is_there_before_the_last_bytes_go_out(traced: Any, cassett
     assert names(cassettes) == ["GET__.json"]
 
 
+def test_the_cassette_is_there_before_the_last_item_of_a_list_goes_out(
+    traced: Any, cassettes: Path
+) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [str(driver_call(1)).encode(), b"last"]
+
+    result = traced(app, "record")(environ_of("GET", "/"), lambda *_: None)
+    assert next(result) == b"live" and names(cassettes) == []
+    assert next(result) == b"last" and names(cassettes) == ["GET__.json"]
+    result.close()
+
+
 @pytest.mark.parametrize("mode", ["record", "replay", "once", "off"])
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 def test_both_sides_are_as_pep_3333_has_them(traced: Any, mode: str, method: str) -> None:
@@ -589,6 +602,39 @@ def test_the_end_of_the_program_is_no_good_recording(
     assert len(names(cassettes)) == 2
 
 
+def test_what_is_asked_in_close_does_not_make_an_interrupted_recording_good(
+    traced: Any, cassettes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Result:
+        def __init__(self, ends: bool) -> None:
+            self.steps = iter([b"one", b"two"])
+            self.ends = ends
+
+        def __iter__(self) -> Iterator[bytes]:
+            return self
+
+        def __next__(self) -> bytes:
+            if self.ends:
+                raise SystemExit
+            return next(self.steps)
+
+        def close(self) -> None:
+            driver_call("in close")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Result:
+        start_response("200 OK", [])
+        driver_call("in the call")
+        return Result("HTTP_END" in environ)
+
+    serve(traced(app, "record"), "GET", "/")
+    good = (cassettes / "GET__.json").read_bytes()
+    monkeypatch.setenv("TIMETRACER_RUN_ID", "another run")
+    with pytest.raises(SystemExit):
+        serve(traced(app, "record"), "GET", "/", HTTP_END="now")
+    assert (cassettes / "GET__.json").read_bytes() == good
+    assert len(names(cassettes)) == 2
+
+
 def test_a_body_that_was_sought_in_is_not_kept(traced: Any, cassettes: Path) -> None:
     def call(environ: dict[str, Any]) -> Any:
         first = environ["wsgi.input"].read()
@@ -632,6 +678,13 @@ def test_a_miss_is_json_for_who_asks_for_it(traced: Any) -> None:
     app = traced(plain(lambda e: driver_call(1, no_server)), "replay")
     response = serve(app, "GET", "/", HTTP_ACCEPT="application/json")
     assert json.loads(response.body)["error"] == "MissError"
+
+
+def test_a_miss_is_named_to_head_by_its_headers(traced: Any) -> None:
+    app = traced(plain(lambda e: driver_call(1, no_server)), "replay")
+    response = serve(app, "HEAD", "/")
+    assert (response.status, response.body) == (500, b"")
+    assert int(response.header("content-length") or 0) > 100
 
 
 def test_a_miss_behind_another_exception_is_named(traced: Any) -> None:
@@ -687,18 +740,32 @@ def test_a_cassette_that_cannot_be_read_is_told_at_the_first_call(
     assert (cassettes / "GET__users.json").read_bytes() == content
 
 
+def test_a_cassette_that_cannot_be_opened_for_reasons_of_our_own(
+    traced: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("timetracer.integrations.request.open_request", broken)
+    app = plain(lambda e: driver_call(1, no_server))
+    told = serve(traced(app, "replay"), "GET", "/").body
+    assert b"cannot be opened: RuntimeError('a bug')" in told
+    assert serve(traced(plain(lambda e: driver_call(1)), "record"), "GET", "/").body == b"live"
+    assert "no cassette for GET /: a bug" in caplog.text
+
+
 def test_nothing_of_ours_stops_a_request(
     traced: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = traced(plain(lambda e: driver_call(1)), "record")
-    for name in ("_content_length", "_facts"):
+    for name in ("bytes_ahead", "_facts"):
         with monkeypatch.context() as patch:
             patch.setattr(f"timetracer.integrations.wsgi.{name}", None)
             assert serve(app, "GET", "/").body == b"live"
     monkeypatch.setattr(BodyCopy, "value", None)
     assert serve(app, "GET", "/").body == b"live"
     assert "cannot trace a request" in caplog.text
-    assert "complete of a request failed" in caplog.text
+    assert "cannot trace a request: complete failed" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written_does_not_stop_a_request(
@@ -718,7 +785,7 @@ def test_excluded_paths_are_left_alone(traced: Any, cassettes: Path) -> None:
     app = traced(plain(lambda e: driver_call(1)), "record", exclude_paths=["/health"])
     serve(app, "GET", "/health/live")
     serve(app, "GET", "/healthy")
-    session.reset_process()
+    process.reset_process()
     assert names(cassettes) == ["GET__healthy.json"]
 
 
@@ -750,6 +817,28 @@ def test_an_explicit_cassette_owns_the_calls_of_requests_inside_it(
             serve(app, "GET", path)
     assert names(cassettes) == []
     assert len(load(tmp_path / "all.json")["events"]) == 2
+
+
+def test_a_body_is_not_read_ahead_inside_an_explicit_cassette(
+    traced: Any, tmp_path: Path
+) -> None:
+    read: list[Any] = []
+
+    class Watched(io.BytesIO):
+        def read(self, *size: Any) -> bytes:
+            read.append(size)
+            return super().read(*size)
+
+    inner = traced(plain(lambda e: "hi"), "replay")
+
+    def call(environ: dict[str, Any]) -> Any:
+        with use_cassette(tmp_path / "block.json", mode="record"):
+            serve(inner, "POST", "/", b"x", **{"wsgi.input": Watched(b"x")})
+        inside = [*read]
+        serve(inner, "POST", "/", b"x", **{"wsgi.input": Watched(b"x")})
+        return inside, read
+
+    assert serve(traced(plain(call), "record"), "GET", "/").body == b"([], [(1,)])"
 
 
 def test_an_explicit_cassette_inside_a_request_owns_what_is_made_in_it(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,8 @@ from urllib.parse import unquote_to_bytes
 import bson
 
 from timetracer.model import Call
-from timetracer.session import Session, current
+from timetracer.process import current
+from timetracer.session import Session
 
 Fetch = Callable[[], Any]
 
@@ -46,9 +46,9 @@ def driver_call(key: Any, fetch: Fetch = lambda: "live") -> Any:
     event = session.answer(call, reads=True)
     if event is not None:
         return event.body()
-    started = time.perf_counter()
+    ticket = session.begin()
     value = fetch()
-    session.record(call, Fetched(value), started)
+    session.record(call, Fetched(value), ticket)
     return value
 
 

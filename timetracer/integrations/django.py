@@ -8,12 +8,9 @@ Management commands have the program's own cassette, as any script.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
-import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -27,22 +24,22 @@ from django.views.defaults import server_error
 from timetracer.config import TraceConfig, resolve
 from timetracer.errors import ConfigError
 from timetracer.integrations.request import (
-    BodyCopy,
+    TRACE_KEY,
+    Middleware,
     RequestTrace,
-    answer_naming,
+    bytes_ahead,
     decoded,
+    harmless,
     open_trace,
     set_up,
 )
-from timetracer.integrations.wsgi import TRACE_KEY, CopiedInput
+from timetracer.integrations.streams import AsyncSteps, CopiedFile, Steps, copy_file, read_ahead
 from timetracer.model import RequestRecord
-
-logger = logging.getLogger("timetracer")
 
 MIDDLEWARE = "timetracer.integrations.django.TimeTracerMiddleware"
 
 
-class TimeTracerMiddleware:
+class TimeTracerMiddleware(Middleware):
     """Records and replays the driver calls of each request; to be named first in MIDDLEWARE.
 
     Args:
@@ -56,49 +53,54 @@ class TimeTracerMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
-        self.get_response = get_response
-        self.config = set_up(_settings())
-        if self.config.mode == "off":
+        super().__init__(_settings())
+        if not self.active:
             raise MiddlewareNotUsed
         got_request_exception.connect(_note_exception)
+        self.get_response = get_response
         self._awaits = iscoroutinefunction(get_response)
         if self._awaits:
             markcoroutinefunction(self)
 
     def __call__(self, request: Any) -> Any:
         """Serve a request."""
-        trace = self._begin(request)
+        traced = TRACE_KEY in request.META or TRACE_KEY in getattr(request, "scope", ())
+        trace = None if traced else self._begin(request)
         if trace is None:
             return self.get_response(request)
+        request.META[TRACE_KEY] = trace
         if self._awaits:
             return self._served(request, trace)
-        with _at_work(trace):
+        with trace.at_work():
             response = self.get_response(request)
-        return _ended(trace, request, response)
+        _end(trace, request, response)
+        return response
 
     async def _served(self, request: Any, trace: RequestTrace) -> Any:
-        with _at_work(trace):
+        with trace.at_work():
             response = await self.get_response(request)
-        return _ended(trace, request, response)
+        _end(trace, request, response)
+        return response
 
-    def _begin(self, request: Any) -> RequestTrace | None:
-        if TRACE_KEY in request.META or TRACE_KEY in getattr(request, "scope", ()):
+    def route_of(self, facts: Any) -> str | None:
+        """Return the route that a request matches, such as "/users/<int:user_id>"."""
+        if REGISTERED_CONVERTERS:  # code of the application, which must not run twice
             return None
         try:
-            length = _content_length(request)
-            trace = open_trace(
-                self.config,
-                _facts(request),
-                body_length=length,
-                read_body=lambda size: _read_ahead(request, size),
-            )
-            if trace is not None and trace.records and not trace.request_body.length:
-                _copy_body(request, trace.request_body, length)
-        except Exception:
-            logger.exception("timetracer: cannot trace a request")
+            return f"/{_resolver(facts).resolve(facts.path_info).route}"
+        except Exception:  # no such page, or a broken URLconf: Django will say so
             return None
-        if trace is not None:
-            request.META[TRACE_KEY] = trace
+
+    @harmless
+    def _begin(self, request: Any) -> RequestTrace | None:
+        facts = _facts(request, self.route_of(request))
+        body = b""
+        if size := bytes_ahead(self.config, facts):
+            request._stream = ahead = read_ahead(request._stream, size)
+            body = ahead.getvalue()
+        trace = open_trace(self.config, facts, body)
+        if trace is not None and trace.copies_request and hasattr(request, "_stream"):
+            _copy_body(request, trace)
         return trace
 
 
@@ -140,80 +142,28 @@ def _settings() -> TraceConfig:
 # ------------------------------------------------------------------------------- the request
 
 
-def _facts(request: Any) -> RequestRecord:
+def _facts(request: Any, route: str | None) -> RequestRecord:
     return RequestRecord(
         method=request.method,
         path=request.path,
         query=decoded(request.META.get("QUERY_STRING", "")),
         headers=tuple((n.lower(), decoded(str(v))) for n, v in request.headers.items() if v),
-        route=_route(request),
+        route=route,
     )
 
 
-def _route(request: Any) -> str | None:
-    if REGISTERED_CONVERTERS:  # code of the application, which must not run twice
-        return None
-    try:
-        match = get_resolver(getattr(request, "urlconf", None)).resolve(request.path_info)
-        return f"/{match.route}"
-    except Exception:  # no such page, or a broken URLconf: Django will say so
-        return None
+def _resolver(request: Any) -> Any:
+    return get_resolver(getattr(request, "urlconf", None))
 
 
-def _content_length(request: Any) -> int | None:
-    text = str(request.META.get("CONTENT_LENGTH") or "")
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
-def _read_ahead(request: Any, size: int) -> bytes:
-    """The request's body, which the application then reads from memory."""
-    stream = request._stream
-    data = bytearray()
-    while len(data) < size and (part := stream.read(size - len(data))):
-        data += part
-    request._stream = io.BytesIO(data)
-    return bytes(data)
-
-
-def _copy_body(request: Any, copy: BodyCopy, length: int | None) -> None:
-    stream = getattr(request, "_stream", None)
-    if stream is None:
-        return
-    if not _is_file(stream):
-        request._stream = CopiedInput(stream, copy, length) if length else stream
-        return
+def _copy_body(request: Any, trace: RequestTrace) -> None:
     # Under ASGI Django has the whole body in a file before anybody asks for it.
-    place = stream.tell()
-    while part := stream.read(65536):
-        copy.add(part)
-    stream.seek(place)
-    copy.ended = True
-
-
-def _is_file(stream: Any) -> bool:
-    try:
-        stream.seek(stream.tell())
-    except (AttributeError, OSError):
-        return False
-    return True
+    if not copy_file(request._stream, trace.request_body) and trace.request_length:
+        copy = CopiedFile(request._stream, trace.request_body, trace.request_length)
+        request._stream = copy
 
 
 # ------------------------------------------------------------------------------- the response
-
-
-@contextlib.contextmanager
-def _at_work(trace: RequestTrace) -> Iterator[None]:
-    """The session is current; an exception that Django lets through ends the request."""
-    try:
-        with trace.current():
-            yield
-    except Exception as error:
-        trace.failed(error)
-        trace.close()
-        raise
-    except BaseException:
-        trace.close()
-        raise
 
 
 def _note_exception(sender: Any, request: Any = None, **_: Any) -> None:
@@ -223,29 +173,26 @@ def _note_exception(sender: Any, request: Any = None, **_: Any) -> None:
         trace.unhandled(error)
 
 
-def _ended(trace: RequestTrace, request: Any, response: Any) -> Any:
-    try:
-        if trace.unanswered is not None and response.status_code == 500:
-            _name_miss(trace.unanswered, request, response)
-        cookies = [("set-cookie", cookie.output(header="")) for cookie in response.cookies.values()]
-        trace.responding(response.status_code, [*response.items(), *cookies])
-        if response.streaming:
-            _trace_stream(trace, response)
-        else:
-            trace.response_body.add(response.content)
-            trace.complete()
-            trace.close()
-    except Exception:
-        logger.exception("timetracer: cannot trace a response")
-    return response
+@harmless
+def _end(trace: RequestTrace, request: Any, response: Any) -> None:
+    if trace.unanswered is not None and response.status_code == 500:
+        _name_miss(trace.unanswered, trace, request, response)
+    cookies = [("set-cookie", cookie.output(header="")) for cookie in response.cookies.values()]
+    trace.responding(response.status_code, [*response.items(), *cookies])
+    if response.streaming:
+        _trace_stream(trace, response)
+        return
+    trace.passing(response.content)
+    trace.complete()
+    trace.close()
 
 
-def _name_miss(miss: BaseException, request: Any, response: Any) -> None:
+def _name_miss(miss: BaseException, trace: RequestTrace, request: Any, response: Any) -> None:
     """Write the miss into Django's own error page; a page of the application's stays."""
-    handler = get_resolver(getattr(request, "urlconf", None)).resolve_error_handler(500)
+    handler = _resolver(request).resolve_error_handler(500)
     if settings.DEBUG or handler is not server_error or response.streaming:
         return
-    answer = answer_naming(miss, request.headers.get("Accept", ""))
+    answer = trace.answer_naming(miss)
     response.content = answer.body
     for name, value in answer.headers:
         response[name] = value
@@ -254,51 +201,13 @@ def _name_miss(miss: BaseException, request: Any, response: Any) -> None:
 def _trace_stream(trace: RequestTrace, response: Any) -> None:
     closers = response._resource_closers
     closers[:] = [functools.partial(_within, trace, closer) for closer in closers]
-    stream = _AsyncStream if getattr(response, "is_async", False) else _Stream
-    response.streaming_content = stream(trace, response.streaming_content)
+    steps = AsyncSteps if getattr(response, "is_async", False) else Steps
+    response.streaming_content = steps(trace, response.streaming_content)
 
 
 def _within(trace: RequestTrace, closer: Callable[[], Any]) -> None:
-    with trace.current():
+    with trace.at_work():
         closer()
-
-
-class _Stream:
-    """A streaming response step by step, with its session current in each."""
-
-    def __init__(self, trace: RequestTrace, chunks: Any) -> None:
-        self._trace = trace
-        self._chunks = chunks
-        self.close = trace.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        with _at_work(self._trace):
-            chunk = next(self._chunks, None)
-        return self._passed(chunk, StopIteration)
-
-    def _passed(self, chunk: bytes | None, end: type[Exception]) -> bytes:
-        if chunk is None:
-            self._trace.complete()
-            raise end
-        self._trace.response_body.add(chunk)
-        return chunk
-
-
-class _AsyncStream(_Stream):
-    """The same for an async iterator."""
-
-    __iter__ = None  # type: ignore[assignment]
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        with _at_work(self._trace):
-            chunk = await anext(self._chunks, None)
-        return self._passed(chunk, StopAsyncIteration)
 
 
 __all__ = ["TimeTracerMiddleware", "auto_setup"]

@@ -13,7 +13,7 @@ from werkzeug.routing.converters import BaseConverter
 
 from timetracer.config import TraceConfig
 from timetracer.integrations import wsgi
-from timetracer.integrations.request import RequestTrace, harmless
+from timetracer.integrations.request import TRACE_KEY, RequestTrace, harmless
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -28,12 +28,8 @@ class TimeTracerMiddleware(wsgi.TimeTracerMiddleware):
 
     Args:
         wsgi_app: the application's `wsgi_app`.
-        config: settings that count more than the environment; None for the environment,
-            pyproject.toml and the defaults. They are looked up here, once.
+        config: see `request.set_up`, also for what is raised.
         app: the Flask application, where `wsgi_app` is no longer its own method.
-
-    Raises:
-        ConfigError: a setting has a bad value.
     """
 
     def __init__(
@@ -70,7 +66,7 @@ class TimeTracerMiddleware(wsgi.TimeTracerMiddleware):
 
     @harmless
     def _note_miss(self, sender: Flask, exception: BaseException, **_: Any) -> None:
-        trace = request.environ.get(wsgi.TRACE_KEY)
+        trace = request.environ.get(TRACE_KEY)
         if isinstance(trace, RequestTrace) and not _has_error_page(sender):
             trace.unanswered = trace.miss_in(exception)
 
@@ -97,11 +93,7 @@ def init_app(app: Flask, config: TraceConfig | None = None) -> None:
 
     Args:
         app: the application.
-        config: settings that count more than the environment; None for the environment,
-            pyproject.toml and the defaults. They are looked up here, once.
-
-    Raises:
-        ConfigError: a setting has a bad value.
+        config: see `request.set_up`, also for what is raised.
     """
     middleware = app.extensions.get(_EXTENSION)
     if middleware is None:

@@ -29,11 +29,7 @@ class TimeTracerMiddleware(asgi.TimeTracerMiddleware):
 
     Args:
         app: the application.
-        config: settings that count more than the environment; None for the environment,
-            pyproject.toml and the defaults. They are looked up here, once.
-
-    Raises:
-        ConfigError: a setting has a bad value.
+        config: see `request.set_up`, also for what is raised.
     """
 
     error_pages = True
@@ -97,11 +93,7 @@ def auto_setup(app: _App, config: TraceConfig | None = None) -> _App:
 
     Args:
         app: the application.
-        config: settings that count more than the environment; None for the environment,
-            pyproject.toml and the defaults. They are looked up here, once.
-
-    Raises:
-        ConfigError: a setting has a bad value.
+        config: see `request.set_up`, also for what is raised.
     """
     stack = app.build_middleware_stack
     if not isinstance(stack, _Stack):
