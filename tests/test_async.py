@@ -147,6 +147,39 @@ def test_a_call_that_is_cancelled_no_more_goes_on_to_the_next_answer(proof: Proo
     assert proof.replay("TIMEOUT = 60\n" + program.replace("\n    ", "\n")) == said
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="timeout came with Python 3.11")
+@pytest.mark.skipif(pymongo.version_tuple < (4, 11), reason="the driver swallows cancellations")
+def test_timeouts_of_asyncio(proof: Proof) -> None:
+    said = proof.holds(
+        CLIENT
+        + """
+    async def main():
+        async with AsyncMongoClient(URI) as client:
+            c = client[DATABASE].c
+            async with asyncio.timeout(60):
+                await c.insert_one({"_id": 1})
+            slow(500, "find")
+            try:
+                async with asyncio.timeout(0.1) as within:
+                    await c.find_one({"_id": 1})
+            except TimeoutError as error:
+                print(repr(error), within.expired())
+            slow(1500, "aggregate")
+            try:
+                async with asyncio.timeout(0.5), asyncio.TaskGroup() as group:
+                    counted = group.create_task(c.count_documents({}))
+                    found = group.create_task(c.find_one({"_id": 1}))
+            except TimeoutError:
+                print(counted.cancelled(), found.result())
+            print(await c.find_one({"_id": 1}))
+
+    asyncio.run(main())
+    """
+    )
+
+    assert said.splitlines() == ["TimeoutError() True", "True {'_id': 1}", "{'_id': 1}"]
+
+
 def test_what_is_not_awaited_has_no_effect(proof: Proof) -> None:
     said = proof.holds(
         CLIENT
@@ -166,6 +199,31 @@ def test_what_is_not_awaited_has_no_effect(proof: Proof) -> None:
 
     assert said.splitlines() == ["AsyncCollection.find_one", "{'_id': 1, 'n': 0}"]
     assert proof.methods() == ["INSERT_ONE", "FIND_ONE"]
+
+
+def test_what_is_never_awaited_is_warned_of_as_by_the_driver(proof: Proof) -> None:
+    program = """
+    import warnings
+    from pymongo import AsyncMongoClient
+
+    async def main():
+        async with AsyncMongoClient(URI) as client:
+            c = client[DATABASE].c
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                c.insert_one({"_id": 1})
+                c.find({}).to_list()
+            print(sorted({str(warning.message) for warning in caught}))
+            print(await c.count_documents({}))
+
+    asyncio.run(main())
+    """
+    live = proof.record(program)
+    said = proof.holds(CLIENT + program)
+
+    assert said == live
+    assert "AsyncCollection.insert_one' was never awaited" in said
+    assert proof.methods() == ["COUNT_DOCUMENTS"]
 
 
 def test_a_call_belongs_to_the_block_in_which_it_is_awaited(proof: Proof) -> None:
@@ -273,6 +331,45 @@ def test_anyio(proof: Proof) -> None:
     )
 
     assert said == "5\n"
+
+
+@needs_anyio
+@pytest.mark.skipif(pymongo.version_tuple < (4, 11), reason="the driver swallows cancellations")
+def test_timeouts_of_anyio(proof: Proof) -> None:
+    said = proof.holds(
+        CLIENT
+        + """
+    import anyio
+
+    async def main():
+        async with AsyncMongoClient(URI) as client:
+            c = client[DATABASE].c
+            await c.insert_one({"_id": 1})
+            slow(500, "find")
+            with anyio.move_on_after(0.1) as scope:
+                print(await c.find_one({"_id": 1}))
+            print(scope.cancelled_caught)
+            slow(500, "find")
+            try:
+                with anyio.fail_after(0.1):
+                    await c.find_one({"_id": 1})
+            except TimeoutError as error:
+                print(repr(error))
+            slow(500, "aggregate")
+            async with anyio.create_task_group() as group:
+                group.start_soon(c.count_documents, {})
+                await anyio.sleep(0.1)
+                group.cancel_scope.cancel()
+            print(await c.find_one({"_id": 1}))
+
+    anyio.run(main)
+    """
+    )
+
+    assert said.splitlines() == ["True", "TimeoutError()", "{'_id': 1}"]
+    assert proof.methods() == [
+        "INSERT_ONE", "FIND_ONE", "FIND_ONE", "COUNT_DOCUMENTS", "FIND_ONE"
+    ]  # fmt: skip
 
 
 @needs_uvloop

@@ -112,7 +112,8 @@ def test_the_library_is_kept_but_compared_only_if_asked(
     assert {event["signature"]["lib"] for event in events} == {"motor"}
 
     proof = Proof(mongodb_server.uri, DATABASE, cassette.parent)
-    env = {**proof.environment("replay", cassette), "TIMETRACER_MATCH_LIB": "1"}
+    env = proof.environment("replay", cassette)
+    env["TIMETRACER_MATCH_ON"] = "lib,method,url,arguments"
     same = run_offline(STEPS, "motor", "insert", env=env, rules=OWN_THREADS).stdout
     other = run_offline(STEPS, "async", "insert", env=env).stdout
 

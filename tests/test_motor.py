@@ -403,3 +403,81 @@ def test_gridfs_streams_of_motor(proof: Proof) -> None:
     )
 
     assert said.startswith("[b'hell', b'o wo', b'rld']\n")
+
+
+def test_a_tornado_handler_that_serves_gridfs_files(proof: Proof) -> None:
+    said = proof.holds(
+        """
+        enable_motor()
+        import motor.web
+        from motor.motor_tornado import MotorClient, MotorGridFSBucket
+        from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+        from tornado.web import Application
+
+        class Connection:  # a client's, with no socket
+            def __init__(self):
+                self.said, self.ended = [], asyncio.get_running_loop().create_future()
+
+            def set_close_callback(self, callback):
+                pass
+
+            def write_headers(self, start_line, headers, chunk=None):
+                kept = (headers[name] for name in ("Content-Length", "Content-Type"))
+                self.said.append((start_line.code, *kept, chunk))
+                return self.sent()
+
+            def write(self, chunk):
+                self.said.append(chunk)
+                return self.sent()
+
+            def sent(self):
+                future = asyncio.get_running_loop().create_future()
+                future.set_result(None)
+                return future
+
+            def finish(self):
+                self.ended.set_result(None)
+
+        async def get(app, path, method="GET"):
+            connection = Connection()
+            app(HTTPServerRequest(
+                start_line=RequestStartLine(method, path, "HTTP/1.1"),
+                headers=HTTPHeaders({"Host": "x"}),
+                connection=connection,
+            ))
+            await connection.ended
+            return connection.said
+
+        async def main():
+            client = MotorClient(URI)
+            bucket = MotorGridFSBucket(client[DATABASE], chunk_size_bytes=4)
+            await bucket.upload_from_stream("a.txt", b"hello world")
+            reader = await bucket.open_download_stream_by_name("a.txt")
+
+            class Handler:
+                said = []
+                def write(self, chunk):
+                    self.said.append(chunk)
+                def flush(self):
+                    self.said.append("flush")
+
+            await reader.stream_to_handler(Handler())
+            print(Handler.said)
+            files = (r"/files/(.*)", motor.web.GridFSHandler, {"database": client[DATABASE]})
+            app = Application([files], log_function=lambda handler: None)
+            print(await get(app, "/files/a.txt"))
+            print(await get(app, "/files/a.txt", "HEAD"))
+            print((await get(app, "/files/none.txt"))[0][0])
+            client.close()
+
+        asyncio.run(main())
+        """,
+        rules=OWN_THREADS,
+    )
+
+    assert said.splitlines() == [
+        "[b'hell', 'flush', b'o wo', 'flush', b'rld', 'flush']",
+        "[(200, '11', 'text/plain', b'hell'), b'o wo', b'rld', b'']",
+        "[(200, '11', 'text/plain', b'')]",
+        "404",
+    ]

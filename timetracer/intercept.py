@@ -14,7 +14,6 @@ import importlib
 import inspect
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -22,10 +21,12 @@ from typing import Any, Protocol
 
 import wrapt
 
+from timetracer.cassette import Ticket
 from timetracer.driver import Exchange, GuardRow, MethodRow, Outcome
-from timetracer.errors import TimetracerError
+from timetracer.errors import MissError, TimetracerError
 from timetracer.model import Call
-from timetracer.session import CURRENT, Session, at_first_session, current
+from timetracer.process import current
+from timetracer.session import CURRENT, Session, at_first_session
 
 _EMPTY = inspect.Parameter.empty
 
@@ -148,6 +149,9 @@ def wrapper_for(row: MethodRow, function: Any, plugin: Plugin) -> Callable[..., 
     return wrapper_async if row.awaits else wrapper
 
 
+_UP_FROM_CALL = 4  # `here`, `answer`, `_call` and the wrapper
+
+
 def _call(
     row: MethodRow,
     parameters: Parameters,
@@ -162,42 +166,80 @@ def _call(
     if exchange is None:
         return wrapped(*args, **kwargs)
     errand = ERRAND.get()
-    event = session.answer(exchange.call, reads=row.reads)
+    event = session.answer(exchange.call, reads=row.reads, up=_UP_FROM_CALL)
     while (seconds := _cancelled_after(plugin, event)) is not None:
         plugin.replaying(exchange, event)
         if errand is not None and errand.wait(seconds):
             raise asyncio.CancelledError  # in the thread; nobody waits for it any more
         event = session.answer(exchange.call, reads=row.reads)
     if event is not None:
-        return _give(exchange, plugin, event)
+        return _give(exchange, plugin, session, event)
     token = _enter(exchange, plugin, session)
-    started = time.perf_counter()
+    ticket = session.begin() if errand is None else errand.begin(session)
     if errand is not None:
         errand.when_cancelled(
             lambda: _keep_error(
-                exchange, plugin, session, asyncio.CancelledError(), started
+                exchange, plugin, session, asyncio.CancelledError(), ticket
             )
         )
     try:
         result = wrapped(*args, **kwargs)
     except Exception as error:
         if errand is None or errand.finish():
-            _keep_error(exchange, plugin, session, error, started)
+            _keep_error(exchange, plugin, session, error, ticket)
         raise
     finally:
         CURRENT.reset(token)
     if errand is None or errand.finish():
-        _keep(exchange, plugin, session, result, started)
+        _keep(exchange, plugin, session, result, ticket)
     return result
 
 
 class Errand:
-    """A call that a thread makes for a program that may cancel it; the thread's work goes on."""
+    """A call that a thread makes for a program that may cancel it; the thread's work goes on.
 
-    def __init__(self) -> None:
+    Calls begin in the order in which the program asked for them, and not in that in which threads
+    get to them: while recording an errand has its ticket from the start, and in replay it waits
+    for its turn.
+
+    Args:
+        session: what it belongs to.
+        before: the errand that was made before this one and is to be answered before it.
+    """
+
+    def __init__(self, session: Session | None = None, before: Errand | None = None) -> None:
+        self._session = session
+        self._ticket = session.begin() if session is not None else None
+        self._before = before
+        self._answered = threading.Event()
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._keep: Callable[[], None] | None = None
+
+    def in_turn(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function that a thread calls for it, as one that waits for its turn."""
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            before, self._before = self._before, None
+            if before is not None:
+                before._answered.wait(_LONGEST_TURN)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._answered.set()
+
+        return called
+
+    def begin(self, session: Session) -> Ticket:
+        """Return the ticket of a call that it makes now."""
+        ticket, self._ticket = self._ticket, None
+        return session.begin() if ticket is None or session is not self._session else ticket
+
+    def end(self) -> None:
+        """Give the ticket back if no call was made, such as by reading on in a cursor."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None and self._session is not None:
+            self._session.leave_out(ticket)
 
     @property
     def cancelled(self) -> bool:
@@ -206,10 +248,12 @@ class Errand:
 
     def wait(self, seconds: float) -> bool:
         """Wait until it is cancelled; tell whether it was."""
+        self._answered.set()
         return self._cancelled.wait(seconds)
 
     def when_cancelled(self, keep: Callable[[], None]) -> None:
-        """Have something done if it is cancelled before `finish`."""
+        """Have something done if it is cancelled before `finish`; the server is asked now."""
+        self._answered.set()
         self._keep = keep
 
     def finish(self) -> bool:
@@ -223,12 +267,22 @@ class Errand:
         with self._lock:
             keep, self._keep = self._keep, None
             self._cancelled.set()
+        self._answered.set()
         if keep is not None:
             keep()
 
 
 ERRAND: ContextVar[Errand | None] = ContextVar("timetracer_errand", default=None)
 """What the thread that makes this call makes it for."""
+
+_LONGEST_TURN = 5.0
+"""Seconds after which an errand is made out of turn, if the one before it never was."""
+
+
+def begin(session: Session) -> Ticket:
+    """Return the ticket of a call that is made now."""
+    errand = ERRAND.get()
+    return session.begin() if errand is None else errand.begin(session)
 
 
 async def _call_async(
@@ -252,17 +306,17 @@ async def _call_async(
         await asyncio.sleep(seconds)
         event = session.answer(exchange.call, reads=row.reads)  # nobody cancelled this one
     if event is not None:
-        return _give(exchange, plugin, event)
+        return _give(exchange, plugin, session, event)
     token = _enter(exchange, plugin, session)
-    started = time.perf_counter()
+    ticket = session.begin()
     try:
         result = await wrapped(*args, **kwargs)
     except (Exception, asyncio.CancelledError) as error:
-        _keep_error(exchange, plugin, session, error, started)
+        _keep_error(exchange, plugin, session, error, ticket)
         raise
     finally:
         CURRENT.reset(token)
-    _keep(exchange, plugin, session, result, started)
+    _keep(exchange, plugin, session, result, ticket)
     return result
 
 
@@ -318,7 +372,14 @@ def _cancelled_after(plugin: Plugin, event: Any) -> float | None:
     return plugin.cancelled_after(event) if event is not None and event.failed else None
 
 
-def _give(exchange: Exchange, plugin: Plugin, event: Any) -> Any:
+def _give(exchange: Exchange, plugin: Plugin, session: Session, event: Any) -> Any:
+    try:
+        return _given(exchange, plugin, event)
+    except MissError as miss:  # such as a result that was not kept
+        raise session.keep_miss(miss) from miss.__cause__
+
+
+def _given(exchange: Exchange, plugin: Plugin, event: Any) -> Any:
     plugin.replaying(exchange, event)
     plugin.raise_recorded(exchange, event)
     return exchange.row.reply.give(exchange, event)
@@ -333,23 +394,23 @@ def _enter(exchange: Exchange, plugin: Plugin, session: Session) -> Any:
 
 
 def _keep(
-    exchange: Exchange, plugin: Plugin, session: Session, result: Any, started: float
+    exchange: Exchange, plugin: Plugin, session: Session, result: Any, ticket: Ticket
 ) -> None:
     try:
         outcome = exchange.row.reply.keep(exchange, result)
         plugin.recorded(exchange, session, outcome)
-        session.record(exchange.call, outcome, started)
+        session.record(exchange.call, outcome, ticket)
     except Exception as error:
         session.failed("keep the result of", error)
 
 
 def _keep_error(
-    exchange: Exchange, plugin: Plugin, session: Session, error: BaseException, started: float
+    exchange: Exchange, plugin: Plugin, session: Session, error: BaseException, ticket: Ticket
 ) -> None:
     try:
         outcome = plugin.keep_error(exchange, error)
         plugin.recorded(exchange, session, outcome)
-        session.record(exchange.call, outcome, started)
+        session.record(exchange.call, outcome, ticket)
     except Exception as failure:
         session.failed("keep the error of", failure)
 

@@ -6,7 +6,7 @@
 
 A partial file begins with a line that says who writes it, and holds a line of what else the
 document's header is to say wherever that changes. Its events are in order of their numbers but for
-those that were open longer; only where these lie is kept in memory.
+those that took longer or were open longer; only where these lie is kept in memory.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Spool:
         session: what the document's header is to say under "session".
         adds_to: whether the events go on in the cassette that is there.
         dropped: how many lines were damaged or cut off.
+        count: how many events `lines` has yielded.
     """
 
     file: PartialFile
@@ -91,7 +92,11 @@ class Spool:
             self._apart[eid] = offset
         elif offset != _OMITTED:
             self._last = eid
-            self.count += 1
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds no event."""
+        return not self._last
 
     def lines(self, rest: Mapping[int, bytes] | None = None) -> Iterator[bytes]:
         """Yield the line of every event, in order of their numbers.
@@ -99,7 +104,13 @@ class Spool:
         Args:
             rest: further events, by number.
         """
-        apart: dict[int, int | bytes] = {**self._apart, **(rest or {})}
+        self.count = 0
+        for line in self._merged(rest or {}):
+            self.count += 1
+            yield line
+
+    def _merged(self, rest: Mapping[int, bytes]) -> Iterator[bytes]:
+        apart: dict[int, int | bytes] = {**self._apart, **rest}
         waiting = iter(sorted(apart))
         following = next(waiting, None)
         for line in self.file.lines():
@@ -132,7 +143,6 @@ class Spool:
                 self._apart[eid] = offset
             else:
                 self._last = eid
-                self.count += 1
             offset += len(line) + 1
         self.dropped += offset < self.file.size
 
@@ -222,7 +232,7 @@ def _recover(store: Store, name: str, file: PartialFile, replace: bool) -> None:
     spool = Spool(file)
     try:
         spool.scan()
-        if spool.count:
+        if not spool.is_empty:
             _write(store, target, session_id, spool, replace)
         file.discard()
     finally:

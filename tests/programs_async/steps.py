@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import io
 import sys
 import uuid
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import bson
-from bson import SON, Binary, CodecOptions, DBRef, Int64, ObjectId
+from bson import SON, Binary, CodecOptions, DBRef, Decimal128, Int64, ObjectId
+from bson.codec_options import TypeCodec, TypeRegistry
 from bson.raw_bson import RawBSONDocument
 from pymongo import (
     CursorType,
@@ -389,6 +391,61 @@ async def change_streams(t: Driver) -> Any:
         told.append([stream.alive, stream.resume_token is not None])
         await t.close(stream)
         told.append(stream.alive)
+    return told
+
+
+@step
+async def raw_change_streams(t: Driver) -> Any:
+    raw = CodecOptions(document_class=RawBSONDocument)
+    c = t.db.get_collection("raw_streams", codec_options=raw)
+    told: list[Any] = []
+    stream = await it(
+        c.watch([{"$match": {"operationType": {"$ne": "drop"}}}], max_await_time_ms=50)
+    )
+    told.append(await it(stream.try_next()))
+    for number in range(3):
+        await it(t.db.raw_streams.insert_one({"_id": number, "u": {"x": [number, 2.5]}}))
+    seen = [await it(stream.next()), await it(stream.try_next())]
+    if t.name == "sync":
+        seen.append(next(stream))
+    else:
+        async for event in stream:
+            seen.append(event)
+            break
+    told.append([type(event).__name__ for event in seen])
+    told.append([bson.decode(event["fullDocument"].raw) for event in seen])
+    token = stream.resume_token
+    told.append([seen[-1]["_id"] == token, type(token).__name__])
+    await t.close(stream)
+    await it(t.db.raw_streams.insert_one({"_id": "after"}))
+    resumed = await it(c.watch(resume_after=token, max_await_time_ms=50))
+    told.append(bson.decode((await it(resumed.next()))["fullDocument"].raw))
+    await t.close(resumed)
+    return told
+
+
+class Money(TypeCodec):  # type: ignore[misc]
+    python_type = decimal.Decimal
+    bson_type = Decimal128
+
+    def transform_python(self, value: Any) -> Any:
+        return Decimal128(value)
+
+    def transform_bson(self, value: Any) -> Any:
+        return value.to_decimal()
+
+
+@step
+async def change_streams_of_own_types(t: Driver) -> Any:
+    options: Any = CodecOptions(type_registry=TypeRegistry([Money()]), tz_aware=True)
+    c = t.db.get_collection("typed_streams", codec_options=options)
+    stream = await it(c.watch(full_document="updateLookup", max_await_time_ms=50))
+    told: list[Any] = [await it(stream.try_next())]
+    await it(c.insert_one({"_id": 1, "price": decimal.Decimal("1.50")}))
+    await it(c.insert_one({"_id": 2, "price": [decimal.Decimal("2.50")]}))
+    for _ in range(2):
+        told.append((await it(stream.next()))["fullDocument"])
+    await t.close(stream)
     return told
 
 

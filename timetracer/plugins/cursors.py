@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 import struct
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,10 +20,13 @@ from pymongo.message import _GetMore, _OpMsg
 from timetracer.codec import bson_to_json, from_json, json_to_bson, to_json
 from timetracer.driver import Exchange, RecordedResult
 from timetracer.errors import ReadPastRecordingError
+from timetracer.frozen_time import perf_counter
+from timetracer.intercept import begin
 from timetracer.model import Call, Json
 from timetracer.plugins import failures
 from timetracer.plugins.replies import encode_value, is_absent, raw_part, raw_to_json
-from timetracer.session import Session, current
+from timetracer.process import current
+from timetracer.session import Session
 
 LINK = "_timetracer"
 """The attribute of a driver's cursor that leads to its recording or its reading."""
@@ -342,7 +344,7 @@ def continuation(call: Call, mark: int) -> Call:
     """Return the call under which a long cursor goes on in an event of its own."""
     from timetracer.matching import key_of
 
-    arguments = {"continues": mark, "opened": call.key[:4096]}
+    arguments = {"continues": mark}
     return Call(call.lib, "GET_MORE", call.url, arguments, key_of(arguments))
 
 
@@ -445,12 +447,12 @@ def more(link: CursorOutcome, operation: Any, response: Any) -> None:
     link.add(batch, more=bool(cursor["id"]))
 
 
-def go_on(link: CursorOutcome, started: float) -> CursorOutcome:
+def go_on(link: CursorOutcome) -> CursorOutcome:
     """Return the outcome that takes the next reply: a new event once the one before is long."""
-    recording = link.session.recording
-    if not link.is_long or recording is None:
+    if not link.is_long or link.session.recording is None:
         return link
-    mark = recording.first_eid + recording.count
+    ticket = begin(link.session)
+    mark, _ = ticket
     following = CursorOutcome(
         link.session,
         link.call,
@@ -459,7 +461,7 @@ def go_on(link: CursorOutcome, started: float) -> CursorOutcome:
         extras={},
     )
     link.continued, link.open = mark, False
-    link.session.record(continuation(link.call, mark), following, started)
+    link.session.record(continuation(link.call, mark), following, ticket)
     return following
 
 
@@ -471,7 +473,7 @@ def fail(link: CursorOutcome, error: Exception, options: Any) -> None:
 
 def cancel(link: CursorOutcome, started: float) -> None:
     """Keep that reading the next batch was cancelled; the cursor may be read on."""
-    elapsed = round((time.perf_counter() - started) * 1000, 3)
+    elapsed = round((perf_counter() - started) * 1000, 3)
     link.cancelled.append([len(link.batches), elapsed])
 
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
+from threading import RLock
 from typing import Any
 
+from timetracer.call_sites import ASKED, here
 from timetracer.driver import GuardRow
 from timetracer.intercept import ERRAND, Errand, Installation, is_loaded
 from timetracer.plugins import clients, pymongo
-from timetracer.session import PASS, at_first_session, current
+from timetracer.process import current
+from timetracer.session import PASS, Session, at_first_session
 
 LIB = clients.MOTOR
 _METAPROGRAMMING = "motor.metaprogramming"
@@ -98,6 +102,9 @@ pymongo.after_uninstalling.append(_forget)
 
 
 _watched: dict[str, Installation] = {}
+_latest: weakref.ref[Errand] | None = None
+"""The errand that the next one in replay is answered after, as long as it is there."""
+_asking = RLock()
 
 
 def _watch_executors() -> None:
@@ -119,11 +126,28 @@ def _execute(wrapped: Any, module: Any, args: Any, kwargs: Any) -> Any:
     state = current()
     if state is None or state is PASS:
         return wrapped(*args, **kwargs)
-    errand = Errand()
-    token = ERRAND.set(errand)
-    try:
-        future = wrapped(*args, **kwargs)
-    finally:
-        ERRAND.reset(token)
-    future.add_done_callback(lambda done: errand.cancel() if done.cancelled() else None)
+    session = state if isinstance(state, Session) else None
+    if session is not None and LIB in session.passthrough:
+        return wrapped(*args, **kwargs)
+    with _asking:  # the order of errands is that in which threads will take them up
+        errand = _errand(session)
+        token, asked = ERRAND.set(errand), ASKED.set(here())
+        try:
+            if session is not None and session.replays:
+                loop, function, *rest = args
+                args = (loop, errand.in_turn(function), *rest)
+            future = wrapped(*args, **kwargs)
+        finally:
+            ERRAND.reset(token)
+            ASKED.reset(asked)
+    future.add_done_callback(lambda done: errand.cancel() if done.cancelled() else errand.end())
     return future
+
+
+def _errand(session: Session | None) -> Errand:
+    global _latest
+    if session is None or not session.replays:
+        return Errand(session)
+    errand = Errand(session, _latest() if _latest is not None else None)
+    _latest = weakref.ref(errand)
+    return errand

@@ -16,13 +16,15 @@ from pymongo.hello import Hello
 from pymongo.server_description import ServerDescription
 from pymongo.server_type import SERVER_TYPE
 
+from timetracer.call_sites import here, site_of
 from timetracer.codec import from_json, to_json
 from timetracer.driver import Exchange, GuardRow
 from timetracer.errors import MissError
 from timetracer.model import Json
 from timetracer.plugins import clients
 from timetracer.plugins.cursors import is_replayed
-from timetracer.session import CURRENT, Session, current, process_wide
+from timetracer.process import current, process_wide
+from timetracer.session import CURRENT, Session
 
 _OFFLINE = "_timetracer_offline"
 
@@ -218,9 +220,10 @@ def _unreachable(session: Session | None, why: str) -> MissError:
         "The method is not recorded, or was called otherwise than it was recorded; "
         "docs/pymongo.md lists what is recorded.",
         cassette=where,
+        call_site=site_of(*here()),
     )
     if session is not None:
-        session.misses.append(error)
+        session.keep_miss(error)
     return error
 
 

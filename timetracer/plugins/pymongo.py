@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-import time
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.son import SON
@@ -26,12 +26,14 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from timetracer import runs
+from timetracer import evidence, runs
 from timetracer.codec import from_json, to_json
 from timetracer.config import resolve as check_settings
 from timetracer.driver import Exchange, GuardRow, MethodRow, Outcome
+from timetracer.entropy import refresh
 from timetracer.errors import ReadPastRecordingError
-from timetracer.intercept import ERRAND, Installation, resolve, wrapper_for
+from timetracer.frozen_time import perf_counter
+from timetracer.intercept import ERRAND, Installation, begin, resolve, wrapper_for
 from timetracer.matching import key_of, key_to_json
 from timetracer.model import Call
 from timetracer.plugins import clients, cursors, failures, offline
@@ -47,7 +49,8 @@ from timetracer.plugins.replies import (
     command_options,
     index_information,
 )
-from timetracer.session import Session, current
+from timetracer.process import begin_script, current
+from timetracer.session import Session, at_first_session
 
 LIB = clients.PYMONGO
 
@@ -380,7 +383,7 @@ class PyMongo:
             }
         elif row.scope == "session":
             method = "COMMIT" if arguments["command_name"] == "commitTransaction" else "ABORT"
-            compared = {}
+            compared = {"operations": transactions.pop(instance, [])}
         elif row.scope == "cursor":
             operation = arguments["operation"]
             compared = cursors.query_arguments(operation)
@@ -429,6 +432,7 @@ class PyMongo:
             ]
         driver_session = _explicit_session(exchange)
         if driver_session is not None:
+            _note_operation(driver_session, exchange)
             outcome.extras["session"] = {
                 name: to_json(getattr(driver_session, name))
                 for name in ("cluster_time", "operation_time")
@@ -461,6 +465,7 @@ class PyMongo:
                 if isinstance(current_session, Session):
                     current_session.driver_documents.pop(id(document), None)
         if driver_session is not None:
+            _note_operation(driver_session, exchange)
             _restore(driver_session, result.get("session") or {})
         if isinstance(command, MutableMapping) and "command" in result:
             command.update(from_json(result["command"]))
@@ -569,6 +574,18 @@ def _explicit_session(exchange: Exchange) -> Any:
     return None if getattr(given, "_implicit", True) else given
 
 
+transactions: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
+"""Session -> the calls of the transaction that is open in it: what tells a commit or an abort from
+that of another transaction."""
+
+
+def _note_operation(driver_session: Any, exchange: Exchange) -> None:
+    if exchange.row.scope != "session" and driver_session.in_transaction:
+        call = exchange.call
+        operations = transactions.setdefault(driver_session, [])
+        operations.append(f"{call.method} {call.url}")
+
+
 def _restore(driver_session: Any, times: dict[str, Any]) -> None:
     if driver_session.in_transaction and driver_session._starting_transaction:
         states = sys.modules[type(driver_session).__module__]._TxnState
@@ -623,7 +640,7 @@ def _more(wrapped: Any, cursor: Any, operation: Any, args: Any, kwargs: Any) -> 
         if seconds is not None and errand is not None and errand.wait(seconds) and link.at_end:
             raise asyncio.CancelledError  # in the thread; nobody waits for it any more
         return cursors.respond(link, operation, cursor)
-    started = time.perf_counter()
+    started = perf_counter()
     if errand is not None and isinstance(link, cursors.CursorOutcome):
         errand.when_cancelled(partial(cursors.cancel, link, started))
     try:
@@ -632,7 +649,7 @@ def _more(wrapped: Any, cursor: Any, operation: Any, args: Any, kwargs: Any) -> 
         if errand is None or errand.finish():
             _ended(link, error, operation)
         raise
-    _read_on(cursor, link, operation, response, started)
+    _read_on(cursor, link, operation, response)
     return response
 
 
@@ -643,7 +660,7 @@ async def _more_async(wrapped: Any, cursor: Any, operation: Any, args: Any, kwar
         if seconds is not None:
             await asyncio.sleep(seconds)
         return cursors.respond(link, operation, cursor)
-    started = time.perf_counter()
+    started = perf_counter()
     try:
         response = await wrapped(*args, **kwargs)
     except asyncio.CancelledError:
@@ -653,7 +670,7 @@ async def _more_async(wrapped: Any, cursor: Any, operation: Any, args: Any, kwar
     except Exception as error:
         _ended(link, error, operation)
         raise
-    _read_on(cursor, link, operation, response, started)
+    _read_on(cursor, link, operation, response)
     return response
 
 
@@ -683,11 +700,11 @@ def _ended(link: Any, error: Exception, operation: Any) -> None:
         cursors.fail(link, error, operation.codec_options)
 
 
-def _read_on(cursor: Any, link: Any, operation: Any, response: Any, started: float) -> None:
+def _read_on(cursor: Any, link: Any, operation: Any, response: Any) -> None:
     if not isinstance(link, cursors.CursorOutcome):
         return
     try:
-        following = cursors.go_on(link, started)
+        following = cursors.go_on(link)
         setattr(cursor, cursors.LINK, following)
         cursors.more(following, operation, response)
     except Exception as error:
@@ -725,7 +742,7 @@ def _make_or_give_id(session: Session, call: Call, document: dict[str, Any]) -> 
         return
     row = MethodRow("gridfs", "GridIn", call.method, _FILE_ID)
     outcome = _FILE_ID.keep(Exchange(row, call, None, {}), document["_id"])
-    session.record(call, outcome, time.perf_counter())
+    session.record(call, outcome, begin(session))
 
 
 # ------------------------------------------------------------------------------- on and off
@@ -804,14 +821,20 @@ def disable_pymongo() -> None:
 def switch_on(lib: str) -> None:
     """Have the calls of a library recorded: "pymongo", or "motor", which runs on PyMongo."""
     global _installed
-    check_settings()
+    settings = check_settings()
     runs.run_id()
     clients.enabled.add(lib)
+    if settings.mode != "off":
+        evidence.watch()
+    else:
+        at_first_session(evidence.watch)
     if _installed is None:
         for prepare in before_installing:
             prepare()
         _installed = _installation()
         _installed.install()
+    refresh()
+    begin_script()
 
 
 def switch_off(lib: str) -> None:
@@ -821,5 +844,6 @@ def switch_off(lib: str) -> None:
     if _installed is not None and not clients.enabled:
         _installed.uninstall()
         _installed = None
+        evidence.unwatch()
         for restore in after_uninstalling:
             restore()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import difflib
 import errno
+import functools
 import gzip
 import io
 import itertools
 import os
 import re
 import stat
-import time
+import sys
 import weakref
 import zlib
 from collections.abc import Iterable, Iterator
@@ -26,6 +28,7 @@ from timetracer.errors import (
     CassetteWriteError,
     StrPath,
 )
+from timetracer.frozen_time import now
 from timetracer.stores import SUFFIXES, PartialFile, split_suffix
 
 try:
@@ -53,9 +56,12 @@ REMEDIES = {
 }
 OTHER_REMEDY = "Set cassette_dir (TIMETRACER_CASSETTE_DIR) to a directory that can be written to."
 
+_LAST_CHARACTER = chr(sys.maxunicode)
+_SETTLED_SECONDS = 2.0  # the coarsest time of change that a file system keeps
 _TEMPORARY = re.compile(r"\.timetracer-\d+-\d+\.tmp")
 _numbers = itertools.count(1)
 _swept: set[Path] = set()
+_listings: dict[Path, tuple[tuple[int, int, int], list[tuple[str, bool]]]] = {}
 _open_partials: weakref.WeakSet[AppendedFile] = weakref.WeakSet()
 
 
@@ -217,10 +223,8 @@ class FileStore:
         return AppendedFile(self.locate(name), file)
 
     def _path(self, name: str) -> Path:
-        parts = _checked(name).split("/")
-        hostile = "\\" in name or re.match(r"[A-Za-z]:", name) or {"", ".", ".."} & set(parts)
-        path = self.directory.joinpath(*parts) if not hostile else None
-        if path is None or (len(parts) > 1 and not _is_below(path.parent, self.directory)):
+        path = _joined(self.directory, name)
+        if path is None or ("/" in name and not _is_below(path.parent, self.directory)):
             raise CassettePathError(
                 f"The cassette name {name!r} leads out of {self.directory}.\n"
                 "Use a name below that directory, without '..', a drive letter or a backslash.",
@@ -369,6 +373,14 @@ def _checked(text: str) -> str:
     )
 
 
+@functools.lru_cache(1000)
+def _joined(directory: Path, name: str) -> Path | None:
+    """The path of a name, None for a name that is written so as to lead elsewhere."""
+    parts = _checked(name).split("/")
+    hostile = "\\" in name or re.match(r"[A-Za-z]:", name) or {"", ".", ".."} & set(parts)
+    return None if hostile else directory.joinpath(*parts)
+
+
 def _is_below(path: Path, directory: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
@@ -423,7 +435,7 @@ def _sweep(directory: Path) -> None:
     for entry in _entries(directory):
         if _TEMPORARY.fullmatch(entry.name):
             with contextlib.suppress(OSError):
-                if time.time() - entry.stat().st_mtime > STALE_SECONDS:
+                if now() - entry.stat().st_mtime > STALE_SECONDS:
                     os.unlink(entry)
 
 
@@ -433,14 +445,39 @@ def _entries(directory: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _files(directory: Path, folder: str, start: str = "") -> Iterator[str]:
-    for entry in _entries(directory / folder):
-        if not entry.name.startswith(start):
-            continue
-        name = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.is_dir(follow_symlinks=False):
+    for entry, is_folder in _listed(directory / folder, start):
+        name = f"{folder}/{entry}" if folder else entry
+        if is_folder:
             yield from _files(directory, name)
-        elif entry.is_file() and not _TEMPORARY.fullmatch(entry.name):
+        else:
             yield name
+
+
+def _listed(directory: Path, start: str) -> Iterable[tuple[str, bool]]:
+    """The entries of a directory that begin with `start`, and whether they are folders.
+
+    Every replayed request asks for them, so they are kept as long as the directory's times of
+    change stay the same; not where it changed just now, since the next change may have that time.
+    """
+    try:
+        status = os.stat(directory)
+    except OSError:
+        return ()
+    changed = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    known = _listings.get(directory)
+    if known is None or known[0] != changed:
+        if now() - max(status.st_mtime, status.st_ctime) < _SETTLED_SECONDS:
+            return _kinds(entry for entry in _entries(directory) if entry.name.startswith(start))
+        known = _listings[directory] = (changed, sorted(_kinds(_entries(directory))))
+    ends = (start,), (start + _LAST_CHARACTER,)
+    return known[1][slice(*(bisect.bisect_left(known[1], end) for end in ends))]
+
+
+def _kinds(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, bool]]:
+    for entry in entries:
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder or (entry.is_file() and not _TEMPORARY.fullmatch(entry.name)):
+            yield entry.name, is_folder
 
 
 def _uncompressed(data: bytes, where: str) -> bytes:
