@@ -1,13 +1,13 @@
 """ODMs and extensions run unchanged: live, recorded, and replayed in a process of its own.
 
-A client brings drivers and packages of its own, so each group of them has an environment; see
-`tests/clients/environments.py`.
+The programs make ids, tokens and times anew in each run, as their users do, and the traces are the
+same but for these. A client brings drivers and packages of its own, so each group of them has an
+environment, and another with the oldest drivers; see `tests/clients/environments.py`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from importlib import metadata
 from pathlib import Path
 
@@ -16,10 +16,12 @@ import pytest
 from tests.clients import environments
 from tests.clients.environments import CLIENTS, ENVIRONMENTS, Client, python_of
 from tests.support.offline import Rules, run_offline, run_program
+from tests.support.proof import assert_equal
 from tests.support.server import Server
+from tests.support.traces import renamed
 
 PROGRAMS = Path(environments.__file__).parent
-NOT_PROGRAMS = {"__init__", "environments", "fixed_ids", "on_path", "run"}
+NOT_PROGRAMS = {"__init__", "environments", "on_path", "run"}
 NO_SERVER = Rules(threads="driver")
 """Connections and name look-ups of any kind, and the driver's threads; Motor has a pool of its
 own, in which it calls the driver."""
@@ -27,11 +29,13 @@ own, in which it calls the driver."""
 by_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.program)
 
 
-def needed(client: Client) -> None:
-    if metadata.version("pymongo").startswith("4.9"):
-        pytest.skip("clients bring drivers of their own; they run beside the newest ones")
+def environment_of(client: Client) -> str:
+    """Return the environment that goes with the drivers of the running one."""
     if client.missing():
         pytest.skip(client.missing())
+    if not metadata.version("pymongo").startswith("4.9"):
+        return client.environment
+    return client.oldest or pytest.skip(client.why_not_oldest)
 
 
 @pytest.mark.live
@@ -39,8 +43,7 @@ def needed(client: Client) -> None:
 def test_a_client_runs_the_same_live_recorded_and_replayed(
     client: Client, mongodb_server: Server, database: str, tmp_path: Path
 ) -> None:
-    needed(client)
-    python = python_of(client.environment)
+    python = python_of(environment_of(client))
     cassette = tmp_path / "cassette.json"
     env = {"PYTHONHASHSEED": "1"}
 
@@ -53,7 +56,9 @@ def test_a_client_runs_the_same_live_recorded_and_replayed(
     mongodb_server.drop(database)
     mongodb_server.drop(f"{database}_other")
     recorded = run_program(run, *arguments("record", "last"), env=env, python=python)
-    assert without_driver_ids(recorded.stdout) == without_driver_ids(live.stdout)
+    source = (PROGRAMS / f"{client.program}.py").read_text(encoding="utf-8")
+    expected = renamed(recorded.stdout, source)
+    assert_equal(renamed(live.stdout, source), expected, "live", "recorded")
     assert "Traceback" not in recorded.stderr
     replayed = run_offline(
         run,
@@ -63,27 +68,47 @@ def test_a_client_runs_the_same_live_recorded_and_replayed(
         python=python,
     )
     mongodb_server.drop(f"{database}_other")
-    assert replayed.stdout == recorded.stdout
+    assert_equal(expected, renamed(replayed.stdout, source), "recorded", "replayed")
     assert recorded.stdout.count("\n") > 10
+    assert replayed.stdout != recorded.stdout, "the program made nothing anew"
 
 
-def without_driver_ids(trace: str) -> str:
-    """A trace without what a driver or the server makes anew in each run: ids and times."""
-    trace = re.sub(r"\b[0-9a-f]{24}\b", "(id)", trace)
-    return re.sub(r"Timestamp\(\d+, \d+\)", "(timestamp)", trace)
+def test_made_values_have_the_same_names_in_each_run_and_literals_their_own() -> None:
+    source = "Author(id='6560a1b2c3d4e5f6a7b8c9d0', born=datetime(1990, 1, 2))"
+    one = (
+        "ids: ('6b01d6fc48ede061759bd79c', UUID('0d585edc-bfde-44fe-b3eb-111593614a4a'))\n"
+        "path: '/0d585edcbfde44feb3eb111593614a4a?by=6b01d6fc48ede061759bd79c'\n"
+        "at: '2026-11-21T17:38:07', datetime.datetime(2026, 11, 21, 17, 38)\n"
+        "mail: 'guest+297374@example.com'\n"
+        "literal: '6560a1b2c3d4e5f6a7b8c9d0', datetime.datetime(1990, 1, 2, 0, 0)\n"
+    )
+    expected = (
+        "ids: ('(id 1)', UUID('(id 2)'))\n"
+        "path: '/(id 2)?by=(id 1)'\n"
+        "at: '(time)', datetime.datetime((time))\n"
+        "mail: 'guest+(mail 3)@example.com'\n"
+        "literal: '6560a1b2c3d4e5f6a7b8c9d0', datetime.datetime(1990, 1, 2, 0, 0)\n"
+    )
+    assert renamed(one, source) == expected
+    other = one.replace("48ede0", "49ede0").replace("0d585edc", "1d585edc")
+    assert renamed(other.replace("297374", "111111"), source) == expected
+    assert renamed(one.replace("by=6b01d6fc", "by=6b01d6fd"), source) != expected
+    assert renamed(one.replace("6560a1b2", "6560a1b3"), source) != expected
 
 
 def test_every_program_has_its_row() -> None:
     programs = {file.stem for file in PROGRAMS.glob("*.py")} - NOT_PROGRAMS
     assert programs == {client.program for client in CLIENTS}
-    assert {client.environment for client in CLIENTS} == set(ENVIRONMENTS)
+    used = {name for client in CLIENTS for name in (client.environment, client.oldest)}
+    assert used - {""} == set(ENVIRONMENTS)
 
 
 @by_client
 def test_a_client_is_installed_unless_the_table_says_why_not(client: Client) -> None:
-    requirements = " ".join(ENVIRONMENTS[client.environment])
-    assert client.package in requirements
+    for name in filter(None, (client.environment, client.oldest)):
+        assert client.package in " ".join(ENVIRONMENTS[name])
     assert bool(client.why) == (client.ends_at < (4, 0))
+    assert bool(client.why_not_oldest) == (not client.oldest)
 
 
 def test_a_python_that_a_client_cannot_be_had_on_is_named_with_the_reason() -> None:

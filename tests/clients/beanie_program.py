@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import secrets
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any
+from uuid import UUID, uuid4
 
 from beanie import (
     BackLink,
@@ -13,11 +16,13 @@ from beanie import (
     DecimalAnnotation,
     DeleteRules,
     Document,
+    DocumentWithSoftDelete,
     Indexed,
     Insert,
     Link,
     PydanticObjectId,
     Replace,
+    SaveChanges,
     WriteRules,
     before_event,
     init_beanie,
@@ -92,13 +97,48 @@ class House(Document):
     owner: Link[Owner]
 
 
+def now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+class Visit(Document):
+    id: UUID = Field(default_factory=uuid4)
+    mark: Annotated[PydanticObjectId, Indexed(unique=True)] = Field(
+        default_factory=PydanticObjectId
+    )
+    code: str = Field(default_factory=lambda: secrets.token_urlsafe(64))
+    slug: str = Field(default_factory=lambda: f"visit-{uuid4().hex}")
+    token: str = Field(default_factory=lambda: secrets.token_hex(16))
+    mail: str = Field(default_factory=lambda: f"guest+{random.randrange(10**6):06d}@example.com")
+    maker: Link[Maker] | None = None
+    created_at: datetime = Field(default_factory=now)
+    updated_at: datetime | None = None
+    expires_at: datetime = Field(default_factory=lambda: now() + timedelta(days=14))
+    pages: list[str] = Field(default_factory=list)
+    marks: dict[str, UUID] = Field(default_factory=dict)
+
+    @before_event([Insert, Replace, SaveChanges])
+    def touch(self) -> None:
+        self.updated_at = now()
+
+    class Settings:
+        name = "visits"
+        use_state_management = True
+        use_revision = True
+
+
+class Note(DocumentWithSoftDelete):
+    of: UUID
+    at: datetime = Field(default_factory=now)
+
+
 class Named(BaseModel):
     name: str
 
 
 async def main(uri: str, database: str, say: Say) -> None:
-    client: Any = AsyncMongoClient(uri)
-    models = [Maker, Product, Shop, Vehicle, Bike, Owner, House]
+    client: Any = AsyncMongoClient(uri, uuidRepresentation="standard")
+    models = [Maker, Product, Shop, Vehicle, Bike, Owner, House, Visit, Note]
     await init_beanie(database=client[database], document_models=models)
     await writes(say)
     await queries(say)
@@ -106,6 +146,7 @@ async def main(uri: str, database: str, say: Say) -> None:
     await links(say)
     await inheritance(say)
     await transactions(client, say)
+    await made_values(client, say)
     await errors(say)
     say("indexes", sorted(await Product.get_pymongo_collection().index_information()))
     await Shop.delete_all()
@@ -212,6 +253,67 @@ async def transactions(client: Any, say: Say) -> None:
                 raise LookupError("undo")
         except LookupError:
             say("aborted", await Maker.find({"name": "Flux"}).count())
+
+
+async def made_values(client: Any, say: Say) -> None:
+    acme = await Maker.find_one(Maker.name == "Acme")
+    one = await Visit(maker=acme).insert()
+    two = await Visit(pages=[f"/makers/{acme.id}"]).save()
+    three = Visit()
+    await Visit.insert_many([three, Visit()])
+    visits = (one, two, three)
+    say("visits", [(v.id, v.mark, v.code, v.slug, v.token, v.mail, v.revision_id) for v in visits])
+    say("get", (await Visit.get(two.id)).pages == two.pages)
+    for name in ("mark", "code", "slug", "token", "mail"):
+        found = await Visit.find_one({name: getattr(two, name)})
+        say(f"by {name}", (found.id == two.id, getattr(found, name) == getattr(two, name)))
+    ids = list({one.id, three.id, uuid4()})
+    say("in", await Visit.find(In(Visit.id, ids)).count())
+    say("recent", await Visit.find(Visit.created_at <= now(), Visit.expires_at > now()).count())
+    say("link", (await Visit.get(one.id)).maker.ref.id == acme.id)
+    say("of maker", [v.id == one.id for v in await Visit.find(Visit.maker.id == acme.id).to_list()])
+    one.pages.append(f"/visits/{one.id}?mark={one.mark}&at={now().isoformat()}")
+    one.marks = {str(two.mark): two.id}
+    await one.save_changes()
+    kept = await Visit.get(one.id)
+    say("kept", (kept.pages == one.pages, kept.marks == one.marks))
+    say("updated", kept.updated_at > kept.created_at)
+    new = secrets.token_urlsafe(64)
+    query = Visit.find_one(Visit.code == two.code, Visit.expires_at > now())
+    await query.update(Set({Visit.code: new, Visit.expires_at: now() + timedelta(hours=1)}))
+    rotated = await Visit.find_one(Visit.code == new)
+    say("rotated", (rotated.id == two.id, await Visit.find_one(Visit.code == two.code)))
+    fresh = Visit(mark=PydanticObjectId())
+    query = Visit.find_one(Visit.mark == fresh.mark)
+    await query.upsert(Set({Visit.updated_at: now()}), on_insert=fresh)
+    await query.upsert(Set({Visit.updated_at: now()}), on_insert=fresh)
+    say("upserted", (await Visit.get(fresh.id)).code == fresh.code)
+    async with BulkWriter() as writer:
+        await Visit.find_one(Visit.id == three.id).update(
+            Set({Visit.pages: [str(one.id)]}), bulk_writer=writer
+        )
+        await Visit.find_one(Visit.code == fresh.code).delete(bulk_writer=writer)
+    say("bulk", ((await Visit.get(three.id)).pages == [str(one.id)], await Visit.get(fresh.id)))
+    note = await Note(of=one.id).insert()
+    await note.delete()
+    deleted = await Note.find_many_in_all({"of": one.id}).to_list()
+    say("soft", (await Note.find({"of": one.id}).count(), [n.deleted_at >= n.at for n in deleted]))
+    async with client.start_session() as session, await session.start_transaction():
+        await Visit(slug=f"in-{acme.id}").insert(session=session)
+    say("committed", await Visit.find(Visit.slug == f"in-{acme.id}").count())
+    try:
+        await Visit(mark=one.mark).insert()
+    except DuplicateKeyError as error:
+        say("made mark twice", (error.details["keyValue"], error.details["keyPattern"]))
+    stale = await Visit.get(three.id)
+    await three.set({Visit.slug: "other"})
+    stale.slug = "stale"
+    try:
+        await stale.replace()
+    except RevisionIdWasChanged as error:
+        say("stale", str(error))
+    await Visit.find(Visit.expires_at < now() + timedelta(days=1)).delete()
+    say("left", [v.id == two.id for v in await Visit.find(In(Visit.id, [two.id])).to_list()])
 
 
 async def errors(say: Say) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import django
+from bson import ObjectId
 from django.apps import AppConfig
 from django.conf import settings
 
@@ -23,10 +26,12 @@ settings.configure(
     DATABASES={"default": {"ENGINE": "django_mongodb_backend", "NAME": "unnamed"}},
     DEFAULT_AUTO_FIELD="django_mongodb_backend.fields.ObjectIdAutoField",
     INSTALLED_APPS=[f"{__name__}.Shop"],
+    PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     USE_TZ=False,
 )
 django.setup()
 
+from django.contrib.auth.hashers import check_password, make_password  # noqa: E402
 from django.core.exceptions import ValidationError  # noqa: E402
 from django.db import (  # noqa: E402
     DatabaseError,
@@ -36,15 +41,22 @@ from django.db import (  # noqa: E402
 )
 from django.db.models import Avg, Count, F, Prefetch, Q, Sum, Value  # noqa: E402
 from django.db.models.functions import Concat, Length, Upper  # noqa: E402
+from django.utils.crypto import get_random_string  # noqa: E402
+from django.utils.timezone import now  # noqa: E402
 from django_mongodb_backend.fields import (  # noqa: E402
     ArrayField,
     EmbeddedModelField,
     ObjectIdAutoField,
+    ObjectIdField,
 )
 from django_mongodb_backend.managers import MongoManager  # noqa: E402
 from django_mongodb_backend.models import EmbeddedModel  # noqa: E402
 
 Say = Callable[[str, Any], None]
+
+
+def new_code() -> str:
+    return secrets.token_urlsafe(64)
 
 
 class Author(models.Model):
@@ -81,7 +93,32 @@ class Book(models.Model):
         app_label = "shop"
 
 
-MODELS = (Author, Book)
+class Visit(models.Model):
+    key = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    mark = ObjectIdField(default=ObjectId, unique=True)
+    code = models.CharField(max_length=86, default=new_code)
+    slug = models.SlugField(unique=True, max_length=60)
+    secret = models.CharField(max_length=200, default="")
+    author = models.ForeignKey(Author, models.CASCADE, null=True)
+    created = models.DateTimeField(auto_now_add=True)
+    updated = models.DateTimeField(auto_now=True)
+    expires = models.DateTimeField()
+    pages = ArrayField(models.CharField(max_length=200), default=list)
+    data = models.JSONField(default=dict)
+
+    class Meta:
+        app_label = "shop"
+
+
+class Step(models.Model):
+    visit = models.ForeignKey(Visit, models.CASCADE, related_name="steps")
+    at = models.DateTimeField(default=now)
+
+    class Meta:
+        app_label = "shop"
+
+
+MODELS = (Author, Book, Visit, Step)
 
 
 def main(uri: str, database: str, say: Say) -> None:
@@ -92,6 +129,7 @@ def main(uri: str, database: str, say: Say) -> None:
     queries(say)
     updates(say)
     transactions(say)
+    made_values(say)
     errors(say)
     with connection.schema_editor() as editor:
         for model in MODELS:
@@ -195,6 +233,54 @@ def transactions(say: Say) -> None:
     except LookupError:
         say("aborted", Author.objects.filter(name="Fay").exists())
     say("committed", Author.objects.filter(name="Eve").exists())
+
+
+def made_values(say: Say) -> None:
+    ann = Author.objects.get(name="Ann")
+    day = timedelta(days=1)
+    secret = make_password("pass", salt=get_random_string(86))
+    one = Visit.objects.create(slug=f"v-{uuid4()}", secret=secret, author=ann, expires=now() + day)
+    slugs = [f"v-{ObjectId()}" for _ in "ab"]
+    two, three = Visit.objects.bulk_create(
+        [Visit(slug=slug, expires=now() + day, code=get_random_string(86)) for slug in slugs]
+    )
+    say("visits", [(visit.pk, visit.mark, visit.code, visit.slug) for visit in (one, two, three)])
+    kept = Visit.objects.get(pk=one.pk)
+    say("secret", (check_password("pass", kept.secret), check_password("past", kept.secret)))
+    for name in ("mark", "code", "slug"):
+        found = Visit.objects.get(**{name: getattr(two, name)})
+        say(f"by {name}", (found == two, getattr(found, name) == getattr(two, name)))
+    some = Visit.objects.filter(pk__in={one.pk, two.pk, uuid4()})
+    say("in", sorted(visit in (one, two) for visit in some))
+    say("without", [v == three for v in Visit.objects.exclude(mark__in=[one.mark, two.mark])])
+    say("alive", len(Visit.objects.filter(created__lte=now(), expires__gt=now())))
+    say("of author", [v.author == ann for v in Visit.objects.filter(author__name="Ann")])
+    Step.objects.bulk_create([Step(visit=one), Step(visit=two), Step(visit=one)])
+    counted = Visit.objects.annotate(n=Count("steps")).order_by("-n").values_list("pk", "n")
+    say("steps", [(key == one.pk, n) for key, n in counted])
+    say("through", {step.visit_id == one.pk for step in Step.objects.filter(visit__code=one.code)})
+    one.pages.append(f"/visits/{one.pk}?mark={one.mark}&at={now().isoformat()}")
+    one.data = {str(one.mark): one.pk.hex, "at": now().isoformat()}
+    one.save()
+    kept.refresh_from_db()
+    say("pages", (kept.pages == one.pages, kept.data == one.data, kept.pages))
+    say("updated", (kept.updated > kept.created, kept.created <= now()))
+    new = secrets.token_urlsafe(64)
+    changed = Visit.objects.filter(code=two.code, expires__gt=now()).update(code=new, expires=now())
+    say("rotated", (changed, Visit.objects.get(code=new) == two))
+    slug = f"w-{uuid4()}"
+    more = {"expires": now() + day, "author": ann}
+    say("get_or_create", [Visit.objects.get_or_create(slug=slug, defaults=more)[1] for _ in "ab"])
+    more["expires"] = now() + 2 * day
+    late, made = Visit.objects.update_or_create(slug=slug, defaults=more)
+    say("update_or_create", (made, late.slug == slug, late.expires > now() + day))
+    try:
+        Visit.objects.create(slug=slug, expires=now())
+    except IntegrityError as error:
+        say("made slug twice", str(error))
+    say("deleted", one.delete())
+    left = Visit.objects.filter(key__in=[one.pk, two.pk]).values_list("code", flat=True)
+    say("left", [code == new for code in left])
 
 
 def errors(say: Say) -> None:

@@ -30,17 +30,21 @@ class Client:
         program: the module beside this one that has its `main`.
         package: what it is called on PyPI; "" for calls that no released client makes.
         environment: where it is installed, a key of ENVIRONMENTS.
+        oldest: where it is with the oldest drivers; "" where it needs newer ones.
         enables: the plugins it needs, "pymongo" and "motor".
         ends_at: the first Python it cannot be had on.
         why: the reason for that.
+        why_not_oldest: the reason why `oldest` is "".
     """
 
     program: str
     package: str
     environment: str
+    oldest: str
     enables: tuple[str, ...]
     ends_at: tuple[int, int] = (4, 0)
     why: str = ""
+    why_not_oldest: str = ""
 
     def missing(self, python: tuple[int, ...] = sys.version_info[:2]) -> str:
         """Return why the client cannot be had on a Python, "" where it can."""
@@ -49,6 +53,9 @@ class Client:
 
 DRIVER = ("wrapt>=1.17.0", "orjson>=3.10.7")
 """What the recorder needs beside PyMongo, which each client brings."""
+
+OLDEST_DRIVER = ("wrapt==1.17.*", "orjson>=3.10.7", "pymongo==4.9.*")
+"""The same with the oldest driver."""
 
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "common": (
@@ -62,29 +69,48 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
         "odmantic>=1.0.2",
         "umongo>=4.0",
     ),
+    "oldest": (
+        *OLDEST_DRIVER,
+        "django-mongodb-backend>=5.2",
+        "flask-pymongo>=3.0",
+        "lightodm>=0.2",
+        "mongoengine>=0.29",
+        "motor==3.6.*",
+        "odmantic>=1.0.2",
+        "umongo>=4.0",
+    ),
     # It imports what blinker 1.8 has no more, and uses one client from several event loops, which
     # PyMongo refuses from 4.12 on.
     "mongomotor": (*DRIVER, "mongomotor>=0.17", "blinker==1.7.0", "pymongo>=4.9,<4.12"),
+    "mongomotor-oldest": (*OLDEST_DRIVER, "mongomotor>=0.17", "blinker==1.7.0"),
 }
 
 CLIENTS = (
-    Client("mongoengine_sync", "mongoengine", "common", ("pymongo",)),
+    Client("mongoengine_sync", "mongoengine", "common", "oldest", ("pymongo",)),
     # No release of MongoEngine has the async API yet: the driver calls that it makes.
-    Client("mongoengine_async_calls", "", "common", ("pymongo",)),
-    Client("lightodm_sync_async", "lightodm", "common", ("pymongo", "motor")),
-    Client("mongomotor_program", "mongomotor", "mongomotor", ("pymongo",)),
+    Client("mongoengine_async_calls", "", "common", "oldest", ("pymongo",)),
+    Client("lightodm_sync_async", "lightodm", "common", "oldest", ("pymongo", "motor")),
+    Client("mongomotor_program", "mongomotor", "mongomotor", "mongomotor-oldest", ("pymongo",)),
     Client(
         "beanie_program",
         "beanie",
         "common",
+        "",
         ("pymongo",),
         ends_at=(3, 14),
         why="Beanie has no release for Python 3.14 and later",
+        why_not_oldest="Beanie 2 needs PyMongo 4.11",
     ),
-    Client("odmantic_program", "odmantic", "common", ("pymongo", "motor")),
-    Client("umongo_program", "umongo", "common", ("pymongo", "motor")),
-    Client("flask_pymongo_program", "flask-pymongo", "common", ("pymongo",)),
-    Client("django_mongodb_backend_program", "django-mongodb-backend", "common", ("pymongo",)),
+    Client("odmantic_program", "odmantic", "common", "oldest", ("pymongo", "motor")),
+    Client("umongo_program", "umongo", "common", "oldest", ("pymongo", "motor")),
+    Client("flask_pymongo_program", "flask-pymongo", "common", "oldest", ("pymongo",)),
+    Client(
+        "django_mongodb_backend_program",
+        "django-mongodb-backend",
+        "common",
+        "oldest",
+        ("pymongo",),
+    ),
 )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid4
 
+from bson import ObjectId
 from lightodm import MongoBaseModel, connect, get_async_client, get_client
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
@@ -30,6 +35,23 @@ class Visit(MongoBaseModel):
     day: str
 
 
+def now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+class Session(MongoBaseModel):
+    class Settings:
+        name = "sessions"
+
+    user: str
+    token: str = Field(default_factory=lambda: secrets.token_urlsafe(64))
+    csrf: str = Field(default_factory=lambda: secrets.token_hex(16))
+    slug: str = Field(default_factory=lambda: f"session-{uuid4()}")
+    created_at: datetime = Field(default_factory=now)
+    expires_at: datetime = Field(default_factory=lambda: now() + timedelta(days=14))
+    seen: list[str] = Field(default_factory=list)
+
+
 async def main(uri: str, database: str, say: Callable[[str, Any], None]) -> None:
     user = f"user_of_{database}"
     with MongoClient(uri) as administrator:
@@ -40,6 +62,7 @@ async def main(uri: str, database: str, say: Callable[[str, Any], None]) -> None
         administrator.admin.command("createUser", user, pwd=PASSWORD, roles=["root"])
         connect(url=uri, username=user, password=PASSWORD, db_name=database)
         sync(say)
+        sessions(say)
         await asynchronous(say)
         (await get_async_client()).close()
         get_client().close()
@@ -76,6 +99,32 @@ def sync(say: Callable[[str, Any], None]) -> None:
         say("ValidationError", error.error_count())
 
 
+def sessions(say: Callable[[str, Any], None]) -> None:
+    ann, bob = User(name="Ann", age=31), User(name="Abe", age=31)
+    say("made ids", (ann.save(), bob.save(), ann.id < bob.id))
+    one, two = Session(user=ann.id), Session(user=bob.id)
+    say("sessions", (one.save(), two.save(), one.token, two.token, one.csrf))
+    say("by token", Session.find_one({"token": two.token}).user == bob.id)
+    say("by slug", Session.find_one({"slug": one.slug}).id == one.id)
+    say("by user", [found.token == one.token for found in Session.find({"user": ann.id})])
+    in_set = Session.find({"user": {"$in": list({ann.id, bob.id, str(ObjectId())})}})
+    say("in", sorted(found.user in (ann.id, bob.id) for found in in_set))
+    say("alive", Session.count({"token": one.token, "expires_at": {"$gt": now()}}))
+    say("expired", Session.delete_many({"expires_at": {"$lt": now() - timedelta(days=1)}}))
+    new = secrets.token_urlsafe(64)
+    say("rotated", Session.update_one({"_id": one.id}, {"$set": {"token": new, "at": now()}}))
+    kept = Session.get(one.id)
+    say("new token", (kept.token == new, kept.token, kept.csrf == one.csrf))
+    say("at", kept.at > one.created_at)
+    say("old token", Session.find_one({"token": one.token}))
+    seen = {"$push": {"seen": f"/users/{ann.id}?at={now().isoformat()}"}}
+    say("path", (Session.update_one({"_id": one.id}, seen), Session.get(one.id).seen))
+    etag = hashlib.sha1(Session.get(one.id).model_dump_json().encode()).hexdigest()
+    Session.update_one({"_id": one.id}, {"$set": {"etag": etag}})
+    say("etag", (Session.count({"etag": etag}), Session.get(one.id).etag))
+    say("gone", (Session.delete_many({"user": ann.id}), two.delete(), ann.delete(), bob.delete()))
+
+
 async def asynchronous(say: Callable[[str, Any], None]) -> None:
     eve = User(name="Eve", age=50)
     say("asave", await eve.asave() == eve.id)
@@ -83,6 +132,11 @@ async def asynchronous(say: Callable[[str, Any], None]) -> None:
     say("aget", (await User.aget(eve.id)).name)
     eve.age = 51
     await eve.asave()
+    session = Session(user=eve.id)
+    say("asession", (await session.asave(), session.token))
+    found = await Session.afind_one({"token": session.token, "user": eve.id})
+    say("afound", (found.id == session.id, found.csrf == session.csrf))
+    say("afresh", await Session.acount({"created_at": {"$lte": now()}, "user": eve.id}))
     say("afind", [u.name for u in await User.afind({}, sort=[("name", 1)], limit=3)])
     say("afind_iter", [u.name async for u in User.afind_iter({"age": {"$gte": 5}}, batch_size=1)])
     say("afind_one", (await User.afind_one({"name": "Eve"})).age)

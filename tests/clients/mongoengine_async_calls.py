@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import io
+import secrets
 import warnings
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid1, uuid4
 
 from bson import DBRef, ObjectId
-from gridfs.asynchronous import AsyncGridFSBucket
-from pymongo import AsyncMongoClient, ReturnDocument
+from gridfs import AsyncGridFSBucket
+from pymongo import AsyncMongoClient, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 
@@ -27,6 +31,7 @@ async def main(uri: str, database: str, say: Callable[[str, Any], None]) -> None
     await references(db, say)
     await files(db, say)
     await transactions(client, db, say)
+    await made_values(client, db, say)
     await errors(db, say)
     await never_awaited(db, say)
     await db.user.drop()
@@ -124,6 +129,75 @@ async def transactions(client: Any, db: Any, say: Callable[[str, Any], None]) ->
     async with client.start_session() as session:
         say("with_transaction", await session.with_transaction(move))
     say("aborted", await db.user.count_documents({"name": "Cid"}))
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def visit(**more: Any) -> dict[str, Any]:
+    made = {"_id": uuid4(), "mark": ObjectId(), "code": secrets.token_urlsafe(64), "at": now()}
+    return {**made, "token": secrets.token_hex(16), "ends": now() + timedelta(hours=1), **more}
+
+
+async def made_values(client: Any, db: Any, say: Callable[[str, Any], None]) -> None:
+    visits = db["visit"]
+    await visits.create_index("code", unique=True)
+    one, two, three = (visit(n=n, batch=str(uuid1())) for n in (1, 2, 3))
+    say("inserted", (await visits.insert_one(one)).inserted_id == one["_id"])
+    writes = [InsertOne(two), InsertOne(three)]
+    writes.append(UpdateOne({"_id": uuid4()}, {"$set": {"code": "none"}}, upsert=True))
+    result = await visits.bulk_write(writes)
+    say("upserted ids", result.upserted_ids)
+    say("visits", [(v["_id"], v["mark"], v["code"], v["token"], v["batch"]) for v in (one, two)])
+    for name in ("_id", "mark", "code", "token", "batch"):
+        say(f"by {name}", (await visits.find_one({name: two[name]}))["n"])
+    found = visits.find({"_id": {"$in": list({one["_id"], three["_id"]})}, "ends": {"$gt": now()}})
+    say("in", sorted([document["n"] async for document in found]))
+    say("either", await visits.count_documents({"$or": [{"mark": one["mark"]}, {"n": 3}]}))
+    page = visits.find({"at": {"$lte": now()}, "mark": {"$gt": one["mark"]}}).sort("mark", 1)
+    say("next page", [document["n"] async for document in page.limit(1)])
+    path = f"/visits/{one['_id']}/{one['mark']}?at={now().isoformat()}"
+    change = {"$set": {"path": path, f"seen.{two['mark']}": now()}, "$push": {"by": two["_id"]}}
+    changed = await visits.find_one_and_update(
+        {"_id": one["_id"]}, change, return_document=ReturnDocument.AFTER
+    )
+    say("path", (changed["path"] == path, changed["path"], list(changed["seen"])))
+    etag = hashlib.md5(repr(sorted(changed)).encode() + one["mark"].binary).hexdigest()
+    await visits.update_one({"_id": one["_id"]}, {"$set": {"etag": etag}})
+    say("etag", (await visits.find_one({"etag": etag}, {"etag": 1}))["etag"] == etag)
+    stages = [{"$match": {"mark": {"$in": [one["mark"], two["mark"]]}, "at": {"$lt": now()}}}]
+    stages += [{"$project": {"code": 1, "_id": 0}}, {"$sort": {"code": 1}}]
+    codes = [row["code"] async for row in await visits.aggregate(stages)]
+    say("codes", sorted(codes) == sorted([one["code"], two["code"]]))
+    link = DBRef("visit", one["_id"], since=one["at"], by=two["mark"])
+    await db.post.insert_one({"_id": f"link-{one['mark']}", "visit": link})
+    kept = (await db.post.find_one({"_id": f"link-{one['mark']}"}))["visit"]
+    say("link", (kept.id == one["_id"], kept.by == two["mark"]))
+    bucket = AsyncGridFSBucket(db, bucket_name="shots")
+    for document in (one, two):
+        facts = {"of": document["_id"], "taken": now()}
+        await bucket.upload_from_stream_with_id(
+            document["mark"], f"{document['code']}.png", b"shot", metadata=facts
+        )
+    shot = await bucket.open_download_stream(two["mark"])
+    say("shot", (shot.filename == f"{two['code']}.png", shot.metadata["of"] == two["_id"]))
+    say("shots", [s.metadata["of"] == one["_id"] async for s in bucket.find({"_id": one["mark"]})])
+    together = await asyncio.gather(*(visits.find_one({"code": v["code"]}) for v in (three, one)))
+    say("gathered", [document["n"] for document in together])
+    async with client.start_session() as session, await session.start_transaction():
+        order = {"_id": str(uuid4()), "visit": two["_id"], "paid": now()}
+        await db.post.insert_one(order, session=session)
+        change = {"$set": {"order": order["_id"]}}
+        await visits.update_one({"_id": two["_id"]}, change, session=session)
+    say("ordered", (await visits.find_one({"order": order["_id"]}))["n"])
+    say("order", order["_id"])
+    try:
+        await visits.insert_one(visit(code=three["code"]))
+    except DuplicateKeyError as error:
+        say("made code twice", error.details["keyValue"])
+    gone = await visits.delete_many({"ends": {"$gt": now()}, "mark": {"$ne": three["mark"]}})
+    say("gone", (gone.deleted_count, await visits.find_one({"code": one["code"]})))
 
 
 async def errors(db: Any, say: Callable[[str, Any], None]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import secrets
 import warnings
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid4
 
 import mongoengine as me
+from bson import DBRef, ObjectId
 from mongoengine import signals
 from mongoengine.context_managers import (
     no_dereference,
@@ -50,6 +54,36 @@ class Photo(Post):
     image = me.FileField()
 
 
+def now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
+
+
+class Device(me.EmbeddedDocument):
+    serial = me.UUIDField(binary=False, default=uuid4)
+    added = me.DateTimeField(default=now)
+
+
+class Visit(me.Document):
+    key = me.UUIDField(primary_key=True, default=uuid4)
+    mark = me.ObjectIdField(default=ObjectId, unique=True)
+    slug = me.StringField(default=lambda: f"visit-{ObjectId()}")
+    code = me.StringField(default=lambda: secrets.token_urlsafe(64))
+    token = me.StringField(default=lambda: secrets.token_hex(32))
+    mail = me.EmailField(default=lambda: f"guest+{random.randrange(10**6):06d}@example.com")
+    author = me.ReferenceField(Author, dbref=True)
+    about = me.GenericReferenceField()
+    device = me.EmbeddedDocumentField(Device, default=Device)
+    started = me.DateTimeField(default=datetime.now)
+    created = me.DateTimeField(default=now)
+    updated = me.DateTimeField()
+    seen = me.ComplexDateTimeField(default=now)
+    expires = me.DateTimeField(default=lambda: now() + timedelta(days=14))
+    pages = me.ListField(me.StringField())
+    counts = me.DictField()
+    shot = me.FileField(collection_name="shots")
+    meta = {"indexes": [{"fields": ["expires"], "expireAfterSeconds": 0}]}  # noqa: RUF012
+
+
 class Loose(me.DynamicDocument):
     pass
 
@@ -63,6 +97,7 @@ def main(uri: str, database: str, say: Callable[[str, Any], None]) -> None:
     updates(say)
     references(say)
     files(say)
+    made_values(say)
     aggregations(say)
     concerns(say)
     errors(say)
@@ -163,6 +198,69 @@ def files(say: Callable[[str, Any], None]) -> None:
     again.image.delete()
     again.save()
     say("inherited", [type(p).__name__ for p in Post.objects])
+
+
+def made_values(say: Callable[[str, Any], None]) -> None:
+    def touch(sender: Any, document: Any, **facts: Any) -> None:
+        document.updated = now()
+
+    signals.pre_save.connect(touch, sender=Visit)
+    ann, bob = Author.objects.get(name="Ann"), Author.objects.get(name="Bob")
+    one = Visit(author=ann, about=bob).save()
+    two = Visit(author=bob, device=Device(added=None)).save()
+    three = Visit(about=one).save(force_insert=True)
+    visits = (one, two, three)
+    say("visits", [(v.pk, v.mark, v.slug, v.code, v.token, v.device.serial) for v in visits])
+    say("mails", [visit.mail for visit in visits])
+    say("by key", Visit.objects.get(pk=two.pk).slug == two.slug)
+    for name in ("mark", "slug", "code", "token", "mail"):
+        found = Visit.objects(**{name: getattr(one, name)})
+        say(f"by {name}", [visit.pk == one.pk for visit in found])
+    say("by serial", Visit.objects(device__serial=two.device.serial).count())
+    say("in", Visit.objects(pk__in={one.pk, two.pk, uuid4()}).count())
+    say("not in", [v.pk == three.pk for v in Visit.objects(mark__nin=[one.mark, two.mark])])
+    say("in_bulk", sorted(str(key) in {str(one.pk)} for key in Visit.objects.in_bulk([one.pk])))
+    hour = timedelta(hours=1)
+    say("recent", Visit.objects(created__gt=now() - hour, created__lte=now()).count())
+    say("alive", Visit.objects(me.Q(expires__gt=now()) & me.Q(started__lte=datetime.now())).count())
+    say("seen", (Visit.objects(seen__lte=now()).count(), Visit.objects(seen=one.seen).count()))
+    ours = Visit.objects(author=ann, about=bob)
+    say("references", [(v.author.name, v.about.name, type(v.to_mongo()["author"])) for v in ours])
+    say("its visit", Visit.objects.get(pk=three.pk).about.slug == one.slug)
+    one.pages.append(f"https://shop.example/visits/{one.pk}?by={ann.pk}&at={now().isoformat()}")
+    one.counts = {str(one.mark): 1, one.pk.hex: 2}
+    say("saved again", (one.save().updated >= one.created, Visit.objects.get(pk=one.pk).pages))
+    again = one.reload()
+    say("same", (list(again.counts) == [str(one.mark), one.pk.hex], again.device == one.device))
+    new = secrets.token_urlsafe(64)
+    changed = Visit.objects(code=two.code, expires__gt=now()).modify(
+        set__code=new, set__expires=now() + 2 * hour, inc__counts__turns=1, new=True
+    )
+    say("rotated", (changed.code == new, changed.pk == two.pk))
+    say("old code", Visit.objects(code=two.code).first())
+    say("pushed", Visit.objects(pk=two.pk).update_one(push__pages=f"code {new}"))
+    Loose(visit=DBRef("visit", one.pk, at=now(), by=two.mark), text=f"at {now()}").save()
+    loose = Loose.objects(visit__exists=True).first()
+    say("loose", (loose.visit.id == one.pk, loose.text))
+    key = three.shot.put(b"shot", filename=f"{three.pk}.png", taken=now(), by=str(bob.pk))
+    three.save()
+    shot = Visit.objects.get(pk=three.pk).shot
+    say("shot", (shot.grid_id == three.shot.grid_id, shot.filename == f"{three.pk}.png", key))
+    say("shot by", (shot.read(), shot.by == str(bob.pk), shot.taken <= now()))
+    try:
+        Visit(mark=two.mark).save()
+    except me.NotUniqueError as error:
+        say("made mark twice", str(error))
+    Visit.objects(pk=three.pk).update(push_all__pages=[str(visit.pk) for visit in visits])
+    gone = {str(one.pk), str(three.pk)}
+    say("pulled", Visit.objects(pages__in=gone).update(pull_all__pages=gone))
+    say("not pulled", Visit.objects.get(pk=three.pk).pages == [str(two.pk)])
+    stages = [{"$match": {"_id": one.pk, "expires": {"$gt": now()}}}, {"$project": {"mark": 1}}]
+    say("aggregated", [row["mark"] == one.mark for row in Visit.objects.aggregate(stages)])
+    say("distinct", sorted(Visit.objects.distinct("mark")) == [one.mark, two.mark, three.mark])
+    say("plain", [sorted(row) for row in Visit.objects(slug=one.slug).as_pymongo()])
+    old = Visit.objects(expires__lt=now() + 3 * hour).delete()
+    say("gone", (old, Visit.objects(code=new).count(), Visit.objects(author=ann).delete()))
 
 
 def aggregations(say: Callable[[str, Any], None]) -> None:

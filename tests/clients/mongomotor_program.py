@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid4
 
+from bson import ObjectId
 from mongoengine import NotUniqueError, ValidationError
 from mongomotor import Document, EmbeddedDocument, connect, disconnect
 from mongomotor.fields import (
+    ComplexDateTimeField,
     DateTimeField,
     EmbeddedDocumentField,
     FileField,
     IntField,
     ListField,
+    ObjectIdField,
     ReferenceField,
     StringField,
+    UUIDField,
 )
 
 Say = Callable[[str, Any], None]
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
 class Place(EmbeddedDocument):
@@ -41,10 +51,22 @@ class Post(Document):
     paper = FileField()
 
 
+class Ticket(Document):
+    key = UUIDField(default=uuid4)
+    mark = ObjectIdField(default=ObjectId, unique=True)
+    code = StringField(default=lambda: secrets.token_urlsafe(64))
+    author = ReferenceField(Author)
+    created = DateTimeField(default=now)
+    seen = ComplexDateTimeField(default=now)
+    expires = DateTimeField(default=lambda: now() + timedelta(days=1))
+    pages = ListField(StringField())
+
+
 def main(uri: str, database: str, say: Say) -> None:
-    connect(database, host=uri)
+    connect(database, host=uri, uuidRepresentation="standard")
     asyncio.run(first(say))
     asyncio.run(second(say))
+    asyncio.run(tickets(say))
     disconnect()
 
 
@@ -98,6 +120,33 @@ async def second(say: Say) -> None:
     say("deleted", (await Author.objects(name="Cid").delete(), await Author.objects.count()))
     await Post.drop_collection()
     say("dropped", await Post.objects.count())
+
+
+async def tickets(say: Say) -> None:
+    bob = await Author.objects.get(name="Bob")
+    await Ticket.ensure_indexes()
+    one, two = Ticket(author=bob), Ticket(pages=[f"/authors/{bob.pk}"])
+    await one.save()
+    await two.save()
+    say("tickets", [(ticket.pk, ticket.key, ticket.mark, ticket.code) for ticket in (one, two)])
+    for name in ("pk", "key", "mark", "code"):
+        found = await Ticket.objects.get(**{name: getattr(two, name)})
+        say(f"by {name}", (found.pk == two.pk, found.pages == two.pages))
+    say("in", await Ticket.objects(key__in={one.key, two.key, uuid4()}).count())
+    valid = Ticket.objects(created__lte=now(), expires__gt=now())
+    say("valid", [ticket.pk in (one.pk, two.pk) async for ticket in valid])
+    one.pages.append(f"{one.key.hex} at {now().isoformat()}")
+    await one.save()
+    await one.reload()
+    say("pages", (one.pages, (await one.author).pk == bob.pk))
+    code = secrets.token_urlsafe(64)
+    changed = await Ticket.objects(code=two.code).modify(set__code=code, set__seen=now(), new=True)
+    say("rotated", (changed.pk == two.pk, changed.code == code))
+    try:
+        await Ticket(mark=one.mark).save()
+    except NotUniqueError as error:
+        say("mark twice", str(error))
+    say("left", (await Ticket.objects(code=two.code).count(), await Ticket.objects.count()))
 
 
 async def errors(say: Say) -> None:

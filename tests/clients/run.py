@@ -16,13 +16,10 @@ import inspect
 import sys
 from typing import Any
 
-import fixed_ids
-
 
 def main(program: str, uri: str, database: str, mode: str, cassette: str, *how: str) -> None:
     """Run a program; see above for the arguments."""
     plugins, order = how
-    fixed_ids.fix()
     if order == "first":
         switch_on(mode, plugins)
     module = importlib.import_module(program)
@@ -48,9 +45,10 @@ def switch_on(mode: str, plugins: str) -> None:
 def opened(cassette: str, mode: str) -> Any:
     if mode == "off":
         return contextlib.nullcontext()
-    from timetracer import use_cassette
+    from timetracer import TraceConfig, use_cassette
 
-    return use_cassette(cassette, mode=mode)
+    # What the programs draw from `random` is given again; ids, times and tokens are made anew.
+    return use_cassette(cassette, mode=mode, config=TraceConfig(entropy="random"))
 
 
 def left_over(session: Any) -> list[tuple[str, Any]]:

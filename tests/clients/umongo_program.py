@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
+from uuid import uuid4
 
+from bson import DBRef, ObjectId
 from marshmallow import ValidationError
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import MongoClient
@@ -13,6 +16,28 @@ from umongo import Document, EmbeddedDocument, fields, validate
 from umongo.frameworks import MotorAsyncIOInstance, PyMongoInstance
 
 Say = Callable[[str, Any], None]
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def visit_of(instance: Any) -> Any:
+    @instance.register
+    class Visit(Document):
+        id = fields.ObjectIdField(attribute="_id", load_default=ObjectId)
+        key = fields.UUIDField(load_default=uuid4, unique=True)
+        code = fields.StrField(load_default=lambda: secrets.token_urlsafe(64))
+        started = fields.DateTimeField(load_default=now)
+        ends = fields.DateTimeField(load_default=lambda: now() + timedelta(hours=2))
+        author = fields.GenericReferenceField()
+        pages = fields.ListField(fields.StrField(), load_default=list)
+        marks = fields.DictField()
+
+        class Meta:
+            collection_name = "visit"
+
+    return Visit
 
 
 def models(instance: Any) -> tuple[Any, Any, Any]:
@@ -44,9 +69,9 @@ def models(instance: Any) -> tuple[Any, Any, Any]:
 
 
 async def main(uri: str, database: str, say: Say) -> None:
-    with MongoClient(uri, tz_aware=False) as client:
+    with MongoClient(uri, tz_aware=False, uuidRepresentation="standard") as client:
         synchronous(client[database], say)
-    motor: Any = AsyncIOMotorClient(uri)
+    motor: Any = AsyncIOMotorClient(uri, uuidRepresentation="standard")
     await asynchronous(motor, database, say)
     motor.close()
 
@@ -82,7 +107,35 @@ def synchronous(db: Any, say: Say) -> None:
         post.commit()
     except ValidationError as error:
         say("no such reference", error.messages)
+    visits(db, visit_of(author_class.opts.instance), ann, say)
     say("deleted", post.delete().deleted_count)
+
+
+def visits(db: Any, visit_class: Any, author: Any, say: Say) -> None:
+    visit_class.ensure_indexes()
+    one, two = visit_class(author=author), visit_class()
+    one.commit()
+    two.commit()
+    say("visits", [(visit.pk, visit.key, visit.code) for visit in (one, two)])
+    say("by key", visit_class.find_one({"key": two.key}).pk == two.pk)
+    say("by code", visit_class.find_one({"code": one.code}).key == one.key)
+    say("in", visit_class.count_documents({"_id": {"$in": list({one.pk, two.pk, ObjectId()})}}))
+    running = {"started": {"$lte": now()}, "ends": {"$gt": now()}}
+    say("running", visit_class.count_documents(running))
+    one.pages.append(f"/visits/{one.pk}/{one.key.hex}?at={now():%Y-%m-%dT%H:%M:%S}")
+    one.marks = {str(one.key): {"by": str(author.pk), "at": now()}}
+    say("changed", one.commit().modified_count)
+    kept = visit_class.find_one(one.pk)
+    say("kept", (kept.pages, kept.author.pk == author.pk, list(kept.marks)))
+    say("same pages", (kept.pages == one.pages, str(one.key) in kept.marks))
+    link = {"_id": uuid4().hex, "visit": DBRef("visit", one.pk, since=one.started)}
+    db.link.insert_one(link)
+    say("linked", db.dereference(db.link.find_one({"_id": link["_id"]})["visit"])["_id"] == one.pk)
+    try:
+        visit_class(key=two.key).commit()
+    except ValidationError as error:
+        say("key twice", error.messages)
+    say("gone", (two.delete().deleted_count, visit_class.find_one({"key": two.key})))
 
 
 async def asynchronous(motor: Any, database: str, say: Say) -> None:
@@ -100,6 +153,15 @@ async def asynchronous(motor: Any, database: str, say: Say) -> None:
     posts = post_class.find({"tags": "m"}).sort("title", -1)
     say("to_list", [post.title for post in await posts.to_list(length=3)])
     say("iterated", [post.title async for post in post_class.find().sort("title").batch_size(1)])
+    visit_class = visit_of(instance)
+    visit = visit_class(author=bob, pages=[f"post {bob.pk}"])
+    await visit.commit()
+    say("visit", (visit.pk, visit.key, visit.code))
+    visit.ends += timedelta(hours=1)
+    await visit.commit()
+    again = await visit_class.find_one({"key": visit.key, "ends": {"$gt": now()}})
+    say("visit again", (again.pk == visit.pk, again.pages == visit.pages, again.code))
+    say("its author", again.author.pk == bob.pk)
     found = await post_class.find_one({"title": "Post 1"})
     say("fetched", (await found.author.fetch()).name)
     say("count", await post_class.count_documents({"author": bob.pk}))
