@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pytest
 
 if TYPE_CHECKING:
-    from timetracer.cassette import Event
+    from timetracer.cassette import Cassette, Event
     from timetracer.config import TraceConfig
     from timetracer.errors import StrPath
     from timetracer.session import Session
@@ -94,6 +94,22 @@ def timetracer_auto(
     return CassetteFixture("timetracer_auto", request.node, timetracer_cassette_dir)
 
 
+@pytest.fixture
+def timetracer(request: pytest.FixtureRequest) -> FixtureCassette:
+    """The test's cassette: events, unused, all_played, path."""
+    from timetracer.integrations import suite
+
+    plugin = request.config.pluginmanager.get_plugin(suite.NAME)
+    scope = plugin.scopes.get(request.node) if plugin is not None else None
+    if scope is None:
+        pytest.fail(
+            "The fixture timetracer needs a mode: pytest --timetracer=record, or the marker "
+            "timetracer.",
+            pytrace=False,
+        )
+    return FixtureCassette(scope.session)
+
+
 # ------------------------------------------------------------------------------- the cassette
 
 
@@ -120,13 +136,25 @@ class FixtureCassette(os.PathLike[str]):
         recording = self.session.recording
         if recording is not None and recording.count:
             return _events(b"".join(self.session.chunks()), self.session.where)
-        cassette = self.session.cassette
-        return list(cassette.events) if cassette is not None else []
+        return self._replayed()
+
+    def _cassettes(self) -> list[Cassette]:
+        own = self.session.cassette
+        return [*([own] if own is not None else ()), *self.session.layers]
+
+    def _replayed(self) -> list[Event]:
+        return [event for cassette in self._cassettes() for event in cassette.events]
 
     @property
     def unused(self) -> list[Event]:
         """The replayed events that have answered no call, in recorded order."""
-        return self.session.cassette.unused if self.session.cassette is not None else []
+        return [event for cassette in self._cassettes() for event in cassette.unused]
+
+    @property
+    def used(self) -> list[Event]:
+        """The replayed events that have answered a call, in recorded order."""
+        left = {id(event) for event in self.unused}
+        return [event for event in self._replayed() if id(event) not in left]
 
     @property
     def all_played(self) -> bool:
@@ -137,6 +165,8 @@ class FixtureCassette(os.PathLike[str]):
         """Write what was recorded; a block that raised replaces no cassette that is there."""
         recording = self.session.recording
         if recording is None:
+            if self.session.verification is not None:
+                self.session.finish()
             return
         if error is not None and not recording.reached_server and not _is_there(str(self.path)):
             self._written = []
@@ -211,7 +241,7 @@ class CassetteBlock:
 
     def __enter__(self) -> FixtureCassette:
         """Open the cassette and return it."""
-        from timetracer.session import enter_block, leave_block
+        from timetracer.process import enter_block, leave_block
 
         with contextlib.ExitStack() as undo:
             session = self._fixture.session(self._path)
@@ -286,7 +316,9 @@ class CassetteFixture:
     def __init__(self, name: str, item: pytest.Item, directory: StrPath) -> None:
         self._kind = KINDS[name]
         self._item = item
-        self._directory = os.path.join(item.path.parent, directory)
+        given = item.config.known_args_namespace.timetracer_cassette_dir
+        forced = below(item.config, os.path.abspath(given), item.path) if given else None
+        self._directory = forced or os.path.join(item.path.parent, directory)
         self._unnamed = 0
         self._blocks: list[CassetteBlock] = []
 
@@ -325,7 +357,8 @@ class CassetteFixture:
     def session(self, path: StrPath | None) -> Session:
         """Return a session on a cassette; see `__call__` for its path, `CassetteBlock` for errors.
         """
-        from timetracer.session import block_config, open_file
+        from timetracer.blocks import block_config
+        from timetracer.opening import open_file
 
         config = block_config(None, self._kind.mode)
         name = self._own_name() if path is None else os.fspath(path)
@@ -396,14 +429,163 @@ def _is_there(path: str) -> bool:
 # ------------------------------------------------------------------------------- the command line
 
 
+def below(config: pytest.Config, directory: str, file: Path) -> str:
+    """Return where the cassettes of a test file lie in the one directory of all cassettes."""
+    root = config.rootpath
+    inside = file.parent.relative_to(root) if file.is_relative_to(root) else Path()
+    return os.path.join(directory, *inside.parts)
+
+
+MODES = ("off", "record", "replay", "once", "new_episodes", "verify")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --timetracer-unused."""
-    parser.getgroup("timetracer").addoption(
+    """Add the options and settings."""
+    group = parser.getgroup("timetracer", "record and replay MongoDB")
+    group.addoption(
+        "--timetracer",
+        choices=MODES,
+        default=None,
+        metavar="MODE",
+        help=f"what is done with the driver calls of the whole suite: {', '.join(MODES)}",
+    )
+    group.addoption(
+        "--timetracer-cassette-dir",
+        metavar="DIR",
+        help="the directory of all cassettes; cassettes/ beside each test file by default",
+    )
+    group.addoption(
+        "--timetracer-misses",
+        choices=("fail", "report"),
+        default="fail",
+        help="whether a test fails that missed, even where the program swallowed the error",
+    )
+    group.addoption(
+        "--timetracer-drift",
+        choices=("fail", "report"),
+        default="fail",
+        help="with --timetracer=verify, whether a test fails that the database answers otherwise",
+    )
+    group.addoption(
+        "--timetracer-review",
+        action="store_true",
+        help="ask what to accept of recordings that are not what was recorded before",
+    )
+    group.addoption(
         "--timetracer-unused",
         action="store_true",
         dest=UNUSED,
         help="list the events of replayed cassettes that answered no call",
     )
+    group.addoption(
+        "--timetracer-entropy",
+        choices=("off", "random", "all"),
+        default=None,
+        help="which random numbers have a seed in each test's cassette; random by default",
+    )
+    parser.addini("timetracer_entropy", "as --timetracer-entropy", default=None)
+    parser.addini("timetracer", "as --timetracer", default=None)
+    parser.addini("timetracer_cassette_dir", "as --timetracer-cassette-dir", default=None)
+    parser.addini("timetracer_ignore", "places in arguments that are not compared", type="args")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line(
+        "markers",
+        "timetracer(mode, cassettes, ignore, allow_repeats, strict_order, allow_unused, "
+        "freeze_time, ...): how the test's driver calls are recorded and replayed",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Begin before any conftest or test module is imported, where a mode is given."""
+    given = early_config.known_args_namespace.timetracer
+    mode = (
+        given
+        or os.environ.get("TIMETRACER_MODE", "").strip().lower()
+        or early_config.getini("timetracer")
+        or _configured("mode")
+    )
+    if mode and mode != "off":
+        _register_suite(early_config, mode, forced=given is not None)
+    elif given == "off":
+        from timetracer.config import force
+
+        force(mode="off")
+        early_config.add_cleanup(_unforce)
+
+
+def _unforce() -> None:
+    from timetracer.config import force
+
+    force()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin for the tests alone that have a marker, where no mode is given."""
+    if any(item.get_closest_marker("timetracer") for item in session.items):
+        given = session.config.known_args_namespace.timetracer
+        said = given or os.environ.get("TIMETRACER_MODE", "").strip().lower()
+        _register_suite(session.config, said or None, forced=given is not None)
+
+
+def _register_suite(config: pytest.Config, mode: str | None, *, forced: bool) -> None:
+    from timetracer.errors import ConfigError
+    from timetracer.integrations import review, suite, verifying
+
+    if config.pluginmanager.has_plugin(suite.NAME):
+        return
+    if mode is not None and mode not in MODES:
+        raise pytest.UsageError(
+            f"timetracer: the mode {mode!r} is not known. Allowed: {', '.join(MODES)}"
+        )
+    try:
+        plugin = suite.Suite(config, mode and suite.in_ci(mode), _directory(config), forced=forced)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+    plugin.asked_mode = mode
+    config.pluginmanager.register(plugin, suite.NAME)
+    config.pluginmanager.register(verifying.Verifying(plugin), verifying.NAME)
+    config.pluginmanager.register(review.Review(plugin), review.NAME)
+
+
+def _directory(config: pytest.Config) -> str | None:
+    """Return the directory of all cassettes, None where each test file has one beside it."""
+    given = config.known_args_namespace.timetracer_cassette_dir
+    if given:
+        return str(given)
+    names = ("TIMETRACER_CASSETTE_DIR", "TIMETRACER_DIR")
+    from_file = config.getini("timetracer_cassette_dir")
+    if from_file and not any(os.environ.get(name) for name in names):
+        return str(config.rootpath / from_file)
+    return _configured("cassette_dir")
+
+
+def _configured(name: str) -> str | None:
+    """Return a setting of the environment or of pyproject.toml; only where there are any is the
+    core imported."""
+    here = Path.cwd()
+    if not any(one.startswith("TIMETRACER_") for one in os.environ) and not any(
+        _has_settings(directory / "pyproject.toml") for directory in (here, *here.parents)
+    ):
+        return None
+    from timetracer.config import configured
+    from timetracer.errors import ConfigError
+
+    try:
+        value = configured().get(name)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+    return None if value is None else str(value)
+
+
+def _has_settings(file: Path) -> bool:
+    try:
+        return b"tool.timetracer" in file.read_bytes()
+    except OSError:
+        return False
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

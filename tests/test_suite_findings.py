@@ -1,0 +1,92 @@
+"""What other projects' own suites have shown, each in the smallest suite that shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server
+from tests.test_suite import Project, make
+
+
+@pytest.fixture
+def project(tmp_path: Path, mongodb_server: Server, database: str) -> Project:
+    """An empty project."""
+    return make(tmp_path, mongodb_server, database)
+
+
+def assert_replays(project: Project, *arguments: str, count: int) -> None:
+    recorded = project.record(*arguments)
+    assert (recorded.code, recorded.tests, recorded.outcomes) == (0, count, {}), recorded.text
+    replayed = project.replay(*arguments)
+    assert (replayed.code, replayed.tests, replayed.outcomes) == (0, count, {}), replayed.text
+
+
+def test_a_call_that_a_test_begins_and_does_not_wait_for_is_in_its_cassette(
+    project: Project,
+) -> None:
+    project.write(
+        "test_left.py",
+        """
+        import threading, time
+        from pymongo import MongoClient, monitoring
+
+        class Slow(monitoring.CommandListener):
+            def started(self, event):
+                begun.set()
+                time.sleep(0.3)
+
+            def succeeded(self, event):
+                pass
+
+            def failed(self, event):
+                pass
+
+        begun = threading.Event()
+        things = MongoClient("{uri}", event_listeners=[Slow()])["{database}"].things
+
+        def test_left_to_a_thread():
+            def insert():
+                things.insert_one({"_id": 1})
+                begun.set()  # in a replay listeners are silent
+
+            threading.Thread(target=insert).start()
+            assert begun.wait(10)
+        """,
+    )
+    assert_replays(project, count=1)
+    assert '"method":"INSERT_ONE"' in (project.path / project.cassettes()[0]).read_text()
+
+
+@pytest.mark.parametrize("alike_in", ["record", "replay"])
+def test_digests_that_tests_have_in_common_in_one_run_only(
+    project: Project, alike_in: str
+) -> None:
+    # An ETag of a document and of the second at which it is stored: two tests that store the same
+    # have the same one if both run within a second.
+    project.write(
+        "test_etags.py",
+        """
+        import hashlib, os
+        import pytest
+        from pymongo import MongoClient
+
+        things = MongoClient("{uri}")["{database}"].things
+
+        @pytest.mark.parametrize("second", ["1", "2"])
+        def test_stored(second):
+            if os.environ["MODE"] == os.environ["ALIKE"]:
+                second = "0"
+            etag = hashlib.sha1((os.environ["MODE"] + second).encode()).hexdigest()
+            things.delete_many({})
+            things.insert_one({"_id": 1, "etag": etag})
+            assert things.find_one({"etag": etag})["etag"] == etag
+            assert things.update_one({"etag": etag}, {"$set": {"n": 1}}).modified_count == 1
+        """,
+    )
+    recorded = project.record(MODE="record", ALIKE=alike_in)
+    assert (recorded.code, recorded.tests, recorded.outcomes) == (0, 2, {}), recorded.text
+    for order in ("", "reversed"):
+        replayed = project.replay(MODE="replay", ALIKE=alike_in, ORDER=order)
+        assert (replayed.code, replayed.tests, replayed.outcomes) == (0, 2, {}), replayed.text
