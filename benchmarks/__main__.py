@@ -1,6 +1,6 @@
 """Measure everything in one run and print a table of ratios.
 
-    python -m benchmarks [--quick] [--only calls|find|events]
+    python -m benchmarks [--quick] [--only calls|async|matching|web|find|events]
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 
 from benchmarks.calls import pass_through, recording, replayed_find_one
+from benchmarks.drivers import ASYNC, MOTOR, SYNC
 from benchmarks.events import many_events
+from benchmarks.matching import matching
 from benchmarks.measure import Row
 from benchmarks.reading import replayed_find
+from benchmarks.web import requests_per_second
 from tests.support.server import ServerMissing, running_server
 
 
@@ -28,7 +32,7 @@ class Benchmark:
     Attributes:
         group: its name for --only.
         run: measures it: (server's URI, size, rounds) -> rows.
-        size: calls, documents or events.
+        size: calls, documents, events or requests.
         rounds: rounds that count.
     """
 
@@ -38,14 +42,28 @@ class Benchmark:
     rounds: int
 
 
+def _alone(run: Callable[[int, int], list[Row]]) -> Callable[[str, int, int], list[Row]]:
+    """Return a benchmark that asks for no server as one that takes its URI."""
+    return lambda uri, size, rounds: run(size, rounds)
+
+
 BENCHMARKS = (
-    Benchmark("calls", lambda uri, size, rounds: pass_through(size, rounds), 100_000, 9),
-    Benchmark("calls", recording, 200, 15),
-    Benchmark("calls", replayed_find_one, 500, 15),
+    Benchmark("calls", _alone(partial(pass_through, SYNC)), 100_000, 9),
+    Benchmark("calls", partial(recording, SYNC), 200, 15),
+    Benchmark("calls", partial(replayed_find_one, SYNC), 500, 15),
+    Benchmark("async", _alone(partial(pass_through, ASYNC)), 100_000, 9),
+    Benchmark("async", partial(recording, ASYNC), 200, 15),
+    Benchmark("async", partial(replayed_find_one, ASYNC), 500, 15),
+    Benchmark("async", _alone(partial(pass_through, MOTOR)), 10_000, 9),
+    Benchmark("async", partial(recording, MOTOR), 200, 15),
+    Benchmark("async", partial(replayed_find_one, MOTOR), 500, 15),
+    Benchmark("matching", _alone(matching), 100_000, 3),
+    Benchmark("web", requests_per_second, 400, 5),
     Benchmark("find", replayed_find, 10_000, 9),
-    Benchmark("events", lambda uri, size, rounds: many_events(size, rounds), 100_000, 3),
+    Benchmark("events", _alone(many_events), 100_000, 3),
 )
 _QUICK = 10
+_PACKAGES = ("pymongo", "motor", "fastapi", "mongomock")
 _COLUMNS = ("", "Timetracer", "compared with", "ratio", "aim", "")
 
 
@@ -76,7 +94,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def environment(kind: str) -> str:
     """Return what the figures were measured on."""
-    packages = ", ".join(f"{name} {metadata.version(name)}" for name in ("pymongo", "mongomock"))
+    packages = ", ".join(f"{name} {metadata.version(name)}" for name in _PACKAGES)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return (
         f"{python}, {packages}, {platform.system()} {platform.machine()}, "

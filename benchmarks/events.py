@@ -21,9 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import Row, peak_memory, ratio
+from benchmarks.measure import ROOT, Row, peak_memory, printed_by, ratio
 
-ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / ".venv-published"
 PACKAGES = ("timetracer==1.6.0", "pymongo", "requests", "httpx", "flask")
 _URI = "mongodb://nowhere.invalid"
@@ -61,7 +60,9 @@ def _round(place: Path, events: int, python: str | None) -> dict[tuple[str, str]
         measured["ours", work] = _run_ours(work, events, ours)
         if python is not None:
             script = str(ROOT / "benchmarks" / "published.py")
-            measured["published", work] = _run([python, "-I", script, work, str(events), theirs])
+            measured["published", work] = printed_by(
+                [python, "-I", script, work, str(events), theirs], ROOT
+            )
     return measured
 
 
@@ -153,14 +154,8 @@ def published_python() -> tuple[str | None, str]:
 
 
 def _run_ours(work: str, events: int, directory: str) -> Any:
-    return _run([sys.executable, "-m", "benchmarks.events", work, str(events), directory])
-
-
-def _run(command: list[str]) -> Any:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-m", "benchmarks.events", work, str(events), directory]
+    return printed_by(command, ROOT)
 
 
 # ------------------------------------------------------------------------------- the processes
@@ -170,7 +165,7 @@ def write(collection: Any, events: int, path: Path) -> dict[str, float]:
     """Record the calls as those of one request, and write its cassette."""
     from timetracer import TraceConfig
     from timetracer.model import RequestRecord
-    from timetracer.session import open_request
+    from timetracer.opening import open_request
 
     config = TraceConfig(mode="record", cassette=str(path)).resolve()
     session = open_request(config, RequestRecord("GET", "/users"))

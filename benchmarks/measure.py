@@ -7,7 +7,9 @@ alternation within one run, and a ratio is the median of the rounds' ratios.
 from __future__ import annotations
 
 import gc
+import json
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +17,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+ROOT = Path(__file__).resolve().parents[1]
 
 Block: TypeAlias = Callable[[], object]
 """What is timed."""
@@ -93,6 +97,22 @@ def ratio(ones: Sequence[float], others: Sequence[float]) -> float:
     """Return the median of the rounds' ratios."""
     pairs = zip(ones, others, strict=True)
     return median(one / other if other else float("inf") for one, other in pairs)
+
+
+def printed_by(command: Sequence[str], directory: Path) -> Any:
+    """Return the JSON that a process prints as its last line.
+
+    Args:
+        command: the program and its arguments.
+        directory: where it runs.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_memory() -> float:

@@ -12,8 +12,8 @@ from typing import Any
 import bson
 from pymongo import MongoClient
 
-from benchmarks.calls import DATABASE, NOWHERE, enabled
 from benchmarks.data import order
+from benchmarks.drivers import DATABASE, NOWHERE, SYNC
 from benchmarks.measure import Block, Contender, Row, in_turn, milli, ratio
 from timetracer import TraceConfig, use_cassette
 
@@ -50,7 +50,7 @@ def _record(uri: str, path: Path, documents: int) -> None:
         collection = client[DATABASE].orders
         collection.drop()
         collection.insert_many([order(number) for number in range(documents)])
-        with enabled(), use_cassette(path, mode="record"):
+        with SYNC.enabled(), use_cassette(path, mode="record"):
             found = _found(client)
         client.drop_database(DATABASE)
     assert found == [order(number) for number in range(documents)]
@@ -73,7 +73,7 @@ def _warm(path: Path) -> Contender:
     def contender() -> Iterator[Block]:
         repeats = TraceConfig(allow_repeats=True)
         with (
-            enabled(),
+            SYNC.enabled(),
             MongoClient(NOWHERE, connect=False) as client,
             use_cassette(path, mode="replay", config=repeats),
         ):
@@ -86,7 +86,7 @@ def _warm(path: Path) -> Contender:
 def _cold(path: Path) -> Contender:
     @contextmanager
     def contender() -> Iterator[Block]:
-        with enabled(), MongoClient(NOWHERE, connect=False) as client:
+        with SYNC.enabled(), MongoClient(NOWHERE, connect=False) as client:
 
             def block() -> None:
                 with use_cassette(path, mode="replay"):
