@@ -27,7 +27,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 PYPROJECT = ROOT / "pyproject.toml"
-OLDEST_OF = ("pymongo", "wrapt", "orjson", "motor")
+OLDEST_OF = (
+    "pymongo", "wrapt", "orjson", "motor", "flask", "starlette", "fastapi", "django"
+)  # fmt: skip
 
 
 class DevError(Exception):

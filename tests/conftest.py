@@ -30,6 +30,15 @@ def clean_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True)
+def nothing_bound() -> None:
+    """No value of a test before stands for another one, as in a process of its own."""
+    from timetracer import ambient, bindings
+
+    bindings.RUN.forget()
+    ambient.forget()
+
+
 def _take_settings() -> dict[str, str]:
     names = [name for name in os.environ if name.startswith("TIMETRACER_")]
     return {name: os.environ.pop(name) for name in names}
@@ -69,11 +78,11 @@ def database(mongodb_server: Server) -> Iterator[str]:
 @pytest.fixture
 def own_process_session() -> Iterator[None]:
     """A process session that no test before has decided, and none after inherits."""
-    from timetracer import session
+    from timetracer import process
 
-    session.reset_process()
+    process.reset_process()
     yield
-    session.reset_process()
+    process.reset_process()
 
 
 @pytest.fixture

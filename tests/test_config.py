@@ -29,7 +29,9 @@ DEFAULTS = {
     "exclude_paths": (),
     "strict_order": False,
     "allow_repeats": False,
-    "match_lib": False,
+    "match_on": ("method", "url", "arguments"),
+    "levels": ("order", "unified", "ignored", "ambient"),
+    "ignore": (),
     "passthrough": (),
     "name_template": None,
     "max_request_body": 65536,
@@ -41,6 +43,8 @@ DEFAULTS = {
     "keep_names": (),
     "before_record": None,
     "accept_interrupted": False,
+    "entropy": "off",
+    "freeze_time": False,
 }
 
 
@@ -66,6 +70,7 @@ def test_the_modes() -> None:
         "replay": ("always", "never"),
         "once": ("when_present", "when_absent"),
         "new_episodes": ("when_present", "always"),
+        "verify": ("always", "never"),
     }
     assert list(SUFFIXES) == ["none", "gzip"]
 
@@ -163,6 +168,9 @@ def test_a_resolved_config_is_looked_up_no_more_but_off_still_counts(tmp_path: P
         ("TIMETRACER_PASSTHROUGH", "motor,pymongo", {"passthrough": ("motor", "pymongo")}),
         ("TIMETRACER_NAME_TEMPLATE", "{date}/{path}", {"name_template": "{date}/{path}"}),
         ("TIMETRACER_MAX_RESPONSE_BODY", "0", {"max_response_body": 0}),
+        ("TIMETRACER_LEVELS", "exact", {"levels": ()}),
+        ("TIMETRACER_LEVELS", "unified, order", {"levels": ("order", "unified")}),
+        ("TIMETRACER_IGNORE", "filter.a,documents.*.b", {"ignore": ("filter.a", "documents.*.b")}),
         ("TIMETRACER_REDACT", "on", {"redact": True}),
         ("TIMETRACER_REDACT", "off", {"redact": False}),
         ("TIMETRACER_REDACT", "Auto", {"redact": "auto"}),

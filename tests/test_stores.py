@@ -19,7 +19,7 @@ from timetracer.errors import (
     CassettePathError,
     CassetteWriteError,
 )
-from timetracer.stores import Store, find_latest, split_suffix, write_alone
+from timetracer.stores import Store, files, find_latest, split_suffix, write_alone
 from timetracer.stores.files import FileStore
 
 
@@ -359,7 +359,11 @@ def test_places_are_told_from_the_working_directory(
     assert FileStore(tmp_path.parent).locate("x.json") == str(tmp_path.parent / "x.json")
 
 
-def test_names_by_prefix(store: FileStore) -> None:
+@pytest.mark.parametrize("settled_after", [3600.0, -3600.0], ids=["changing", "unchanged"])
+def test_names_by_prefix(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, settled_after: float
+) -> None:
+    monkeypatch.setattr(files, "_SETTLED_SECONDS", settled_after)
     for name in ("a.json", "a.2.json", "b/a.json.gz", "b/c/d.json", "a-dir/x.json"):
         store.write(name, [b"[]"])
     store.open_partial("a.json.partial").close()
@@ -372,6 +376,38 @@ def test_names_by_prefix(store: FileStore) -> None:
     assert store.names("b/") == ["b/a.json.gz", "b/c/d.json"]
     assert store.names("b/a") == ["b/a.json.gz"]
     assert store.names("nothing/here") == []
+
+
+def test_a_directory_is_read_once_until_it_changes(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_SETTLED_SECONDS", -3600.0)
+    store.write("a.json", [b"[]"])
+    assert store.names() == ["a.json"]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", None)
+        assert store.names("a") == ["a.json"]
+        assert store.names("b") == []
+
+    (store.directory / "b.json").write_bytes(b"[]")
+    os.utime(store.directory, (1, 1))
+    assert store.names() == ["a.json", "b.json"]
+    store.remove("a.json")
+    os.utime(store.directory, (2, 2))
+    assert store.names() == ["b.json"]
+
+
+def test_a_directory_that_changed_just_now_is_read_each_time(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_SETTLED_SECONDS", 3600.0)
+    reads: list[object] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: reads.append(path) or scandir(path))
+    store.write("a.json", [b"[]"])
+    reads.clear()
+    assert [store.names(), store.names()] == [["a.json"], ["a.json"]]
+    assert reads == [store.directory, store.directory]
 
 
 def test_removing_is_no_error_where_nothing_is(store: FileStore) -> None:

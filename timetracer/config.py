@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
+from timetracer.entropy import LEVELS
 from timetracer.errors import ConfigError, StrPath
+from timetracer.matchers import DEFAULT
+from timetracer.matching import OPTIONAL_LEVELS
 from timetracer.naming import check_template
 from timetracer.runs import RUN_ID_VARIABLE
 from timetracer.stores import SUFFIXES
@@ -30,15 +33,17 @@ class Mode:
 
     Attributes:
         name: as the setting `mode` has it.
-        reads: when calls are answered from the cassette; "when_present": if it is there.
+        reads: when the cassette is read, to answer calls; "when_present": if it is there.
         records: when calls that were not answered are recorded; "when_absent": if it was not there.
         description: one line for the documentation.
+        verifies: whether every call is made, and its answer only compared with the cassette's.
     """
 
     name: str
     reads: Literal["never", "when_present", "always"]
     records: Literal["never", "when_absent", "always"]
     description: str
+    verifies: bool = False
 
 
 MODES: dict[str, Mode] = {
@@ -49,12 +54,23 @@ MODES: dict[str, Mode] = {
         Mode("replay", "always", "never", "every call is answered from the cassette"),
         Mode("once", "when_present", "when_absent", "replay if there is a cassette, else record"),
         Mode("new_episodes", "when_present", "always", "replay what is known, record the rest"),
+        Mode(
+            "verify",
+            "always",
+            "never",
+            "every call is made, and its answer compared with the cassette's",
+            verifies=True,
+        ),
     )
 }
 
 DRIVERS = ("pymongo", "motor")
 PREFIX = "TIMETRACER_"
-INTERNAL_ENVIRONMENT = {RUN_ID_VARIABLE: "the id that the processes of one run share"}
+CHILD_VARIABLE = "TIMETRACER_CHILD"
+INTERNAL_ENVIRONMENT = {
+    RUN_ID_VARIABLE: "the id that the processes of one run share",
+    CHILD_VARIABLE: "what a process that a test starts belongs to",
+}
 """Variables with our prefix that are no settings: processes tell each other by them."""
 
 PLACES = (
@@ -196,6 +212,12 @@ def _driver(value: Any) -> str:
     return str(_choice(*DRIVERS).check(value))
 
 
+def _levels(value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else value
+    checked = _list_of("", _choice("exact", *OPTIONAL_LEVELS).check).check(names)
+    return tuple(name for name in OPTIONAL_LEVELS if name in checked)
+
+
 def _dotted(value: Any) -> str:
     text = _text(value)
     return text if all(text.split(".")) else str(_refuse(f"{value!r} has an empty part"))
@@ -222,6 +244,7 @@ REDACT = Kind('"auto", True or False (on, off in the environment)', _redact, _wo
 NAMES = _list_of("a list of names", _text)
 PATH_PREFIXES = _list_of("a list of path prefixes, or globs such as /static/*", _prefix)
 DRIVER_NAMES = _list_of('a list of "pymongo", "motor"', _driver)
+LEVEL_NAMES = Kind(f'"exact", or a list of {", ".join(OPTIONAL_LEVELS)}', _levels, _commas)
 DOTTED_PATHS = _list_of("a list of dotted paths, * for any part", _dotted)
 PATTERNS = _list_of("a list of regular expressions", _pattern, _pattern_commas)
 
@@ -277,7 +300,19 @@ SETTINGS: dict[str, Setting] = {
         Setting("exclude_paths", PATH_PREFIXES, (), "Requests that are left alone."),
         Setting("strict_order", BOOLEAN, False, "Replay answers only in the recorded order."),
         Setting("allow_repeats", BOOLEAN, False, "Replay answers a used-up read again."),
-        Setting("match_lib", BOOLEAN, False, "Replay answers only the driver that was recorded."),
+        Setting(
+            "match_on",
+            NAMES,
+            DEFAULT,
+            'What of a call must be as recorded: "method", "url", "arguments", "lib", matchers.',
+        ),
+        Setting(
+            "levels",
+            LEVEL_NAMES,
+            OPTIONAL_LEVELS,
+            'How much looser than "exact" a call may match.',
+        ),
+        Setting("ignore", DOTTED_PATHS, (), "Places in a call's arguments that are not compared."),
         Setting("passthrough", DRIVER_NAMES, (), "Drivers whose calls go to the server."),
         Setting(
             "name_template",
@@ -311,6 +346,18 @@ SETTINGS: dict[str, Setting] = {
             BOOLEAN,
             False,
             "A recording that was interrupted may replace the cassette.",
+        ),
+        Setting(
+            "entropy",
+            _choice(*LEVELS),
+            "off",
+            "Which random numbers of blocks, fixtures and scripts have a seed in the cassette.",
+        ),
+        Setting(
+            "freeze_time",
+            BOOLEAN,
+            False,
+            "Replayed blocks, fixtures and scripts run at the time at which they were recorded.",
         ),
     )
 }
@@ -358,7 +405,9 @@ class TraceConfig:
     exclude_paths: Names = UNSET
     strict_order: bool = UNSET
     allow_repeats: bool = UNSET
-    match_lib: bool = UNSET
+    match_on: Names = UNSET
+    levels: str | Names = UNSET
+    ignore: Names = UNSET
     passthrough: Names = UNSET
     name_template: str | None = UNSET
     max_request_body: int = UNSET
@@ -370,6 +419,8 @@ class TraceConfig:
     keep_names: Names = UNSET
     before_record: Callable[[Any], Any] | None = UNSET
     accept_interrupted: bool = UNSET
+    entropy: str = UNSET
+    freeze_time: bool = UNSET
     given: frozenset[str] = field(init=False, repr=False)
 
     def __new__(cls, *_: object, **settings: object) -> TraceConfig:
@@ -430,7 +481,46 @@ def resolve(
     if from_environment.get("mode") == "off":
         settings["mode"] = "off"
     defaults = {name: setting.default for name, setting in SETTINGS.items()}
-    return TraceConfig(**_anchored(defaults, base) | settings)
+    return TraceConfig(**_anchored(defaults, base) | settings | _forced)
+
+
+_forced: dict[str, Any] = {}
+
+
+def force(**settings: Any) -> dict[str, Any]:
+    """Have settings count more than all others in this process, such as those of a command line.
+
+    Args:
+        settings: the settings; those of an earlier call count no longer.
+
+    Returns:
+        Those of the earlier call.
+
+    Raises:
+        ConfigError: a setting is unknown or has a bad value.
+    """
+    before = dict(_forced)
+    checked = _arguments(settings)
+    if not all(checked[name].is_absolute() for name in _PATH_SETTINGS if checked.get(name)):
+        checked = _anchored(checked, Path.cwd())
+    _forced.clear()
+    _forced.update(checked)
+    return before
+
+
+def forced() -> dict[str, Any]:
+    """Return the settings that count more than all others, see `force`."""
+    return dict(_forced)
+
+
+def configured() -> dict[str, Any]:
+    """Return the settings that the environment and pyproject.toml give, for the working directory.
+
+    Raises:
+        ConfigError: a setting is unknown or has a bad value.
+    """
+    base = Path.cwd()
+    return _from_project(base) | _anchored(_from_environment(os.environ), base)
 
 
 def settings_table() -> str:
@@ -585,7 +675,9 @@ def _covers(pattern: str, path: str) -> bool:
 
 
 def _cells(setting: Setting) -> tuple[str, ...]:
-    default = "none" if setting.default in (None, ()) else f"`{setting.default}`"
+    given = setting.default
+    listed = ", ".join(given) if isinstance(given, tuple) else given
+    default = "none" if given in (None, ()) else f"`{listed}`"
     names = ", ".join(f"`{name}`" for name in setting.environment) or "argument only"
     return f"`{setting.name}`", setting.kind.allowed, default, names, setting.doc
 

@@ -8,7 +8,8 @@ from timetracer.codec import to_json
 from timetracer.matching import key_of
 from timetracer.model import Call
 from timetracer.plugins.replies import Kept
-from timetracer.session import PASS, Session, current
+from timetracer.process import current
+from timetracer.session import PASS, Session
 
 READS = frozenset({"FIND_ONE", "COUNT_DOCUMENTS"})
 
@@ -40,8 +41,9 @@ class Driver:
         event = session.answer(asked, reads=method in READS)
         if event is not None:
             return event.body()
+        ticket = session.begin()
         result = self._live(method)
-        session.record(asked, answer(result, reached=self._reached), session.started)
+        session.record(asked, answer(result, reached=self._reached), ticket)
         return result
 
     def _live(self, method: str) -> int:

@@ -39,6 +39,9 @@ class Rules:
 
 OFFLINE = Rules()
 
+ALONE = "-p no:asyncio -p no:randomly -p no:django -p no:rerunfailures -p no:repeat"
+"""For pytest: without the plugins that are installed for the tests that ask for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -181,7 +184,7 @@ def environment(changes: Environment | None = None) -> dict[str, str]:
         A whole environment for `subprocess`.
     """
     path = os.pathsep.join([str(ROOT), *_inherited_path()])
-    merged = {**os.environ, "PYTHONPATH": path, **(changes or {})}
+    merged = {**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ALONE, **(changes or {})}
     return {name: value for name, value in merged.items() if value is not None}
 
 

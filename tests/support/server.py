@@ -102,8 +102,11 @@ class Server:
             self._keeper.wait()
 
 
-def start_server() -> Server:
+def start_server(port: int = 0) -> Server:
     """Find a server, or start one that the caller stops.
+
+    Args:
+        port: where a server that is started listens; 0 for any port.
 
     Returns:
         The server, which accepts writes.
@@ -113,7 +116,7 @@ def start_server() -> Server:
         RuntimeError: there is one, but it does not answer.
     """
     keeper = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.server"],
+        [sys.executable, "-m", "tests.support.server", str(port)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -133,9 +136,10 @@ def start_server() -> Server:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[Server]:
-    """Give a server for the length of a `with` block; see `start_server` for what it raises."""
-    server = start_server()
+def running_server(port: int = 0) -> Iterator[Server]:
+    """Give a server for the length of a `with` block; see `start_server` for arguments and what
+    it raises."""
+    server = start_server(port)
     try:
         yield server
     finally:
@@ -146,15 +150,15 @@ def running_server() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _given() -> Iterator[str]:
+def _given(port: int) -> Iterator[str]:
     yield os.environ["MONGODB_URI"]
 
 
 @contextlib.contextmanager
-def _mongod() -> Iterator[str]:
+def _mongod(port: int) -> Iterator[str]:
     """A replica set of one member: transactions and change streams need a replica set."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        port = free_port()
+        port = port or free_port()
         command = [shutil.which("mongod") or "mongod", "--dbpath", directory, "--port", str(port)]
         command += ["--bind_ip", "127.0.0.1", "--replSet", "tests", "--logpath"]
         command += [f"{directory}/log", "--setParameter", "enableTestCommands=1"]
@@ -174,12 +178,12 @@ def _initiate(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _secantus() -> Iterator[str]:
+def _secantus(port: int) -> Iterator[str]:
     from secantus import SecantusDBServer
 
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,
-        SecantusDBServer(storage_path=directory, port=0) as server,
+        SecantusDBServer(storage_path=directory, port=port) as server,
     ):
         yield server.uri
 
@@ -236,13 +240,13 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _keep() -> None:
+def _keep(port: int = 0) -> None:
     found = next(((kind, start) for kind, there, start in KINDS if there()), None)
     if found is None:
         return _say(json.dumps({"missing": _missing()}))
     kind, start = found
     try:
-        with start() as uri, _client(uri) as client:
+        with start(port) as uri, _client(uri) as client:
             _wait_for_primary(client)
             _say(json.dumps({"uri": uri, "kind": kind}))
             for line in sys.stdin:
@@ -253,4 +257,4 @@ def _keep() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    _keep()
+    _keep(*map(int, sys.argv[1:]))

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.offline import ROOT, environment
+from tests.support.offline import ALONE, ROOT, environment
 from tests.support.server import Server, free_port, start_server
 from timetracer.cassette import Cassette
 from timetracer.config import resolve
@@ -330,7 +330,7 @@ class Story:
             "STORY_ROOT": str(ROOT),
             "STORY_CURL": shutil.which("curl") or "",
             "STORY_SERVER": str(self._server.pid) if self._server is not None else "",
-            "PYTEST_ADDOPTS": None if _plugin_is_installed() else f"-p {PLUGIN}",
+            "PYTEST_ADDOPTS": ALONE if _plugin_is_installed() else f"{ALONE} -p {PLUGIN}",
             "MONGODB_URI": None,
             "PYTHONUNBUFFERED": "1",
         }

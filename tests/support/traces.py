@@ -219,3 +219,44 @@ def blurred(trace: str) -> str:
 
         trace = re.sub(pattern, numbered, trace)
     return trace
+
+
+# ------------------------------------------------------------------------------- two processes
+
+_MADE = re.compile(
+    r"(?P<time>(?<=Timestamp\()\d+, \d+"
+    r"|(?<=datetime\()20(?:2[6-9]|[3-9]\d), [^()]*|(?<![0-9])20(?:2[6-9]|[3-9]\d)"
+    r"(?:-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?|(?:,\d\d){5},\d{6})"
+    r"|(?<![0-9A-Za-z.])1[7-9]\d{8}(?:\d{3}(?:\d{3})?)?(?:\.\d+)?(?![0-9A-Za-z]))"
+    r"|(?<![0-9A-Za-z])(?:"
+    r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}"
+    r"|[0-9a-f]{24})"
+    r"|(?P<token>(?=[\w-]*[A-Z])(?=[\w-]*[a-z])(?=[\w-]*\d)[\w-]{86})"
+    r")(?![0-9A-Za-z])"
+    r"|(?P<mail>(?<=\+)\d{6}(?=@))"
+)
+
+
+def renamed(trace: str, source: str = "") -> str:
+    """Return a trace with a name for each value that a run makes anew.
+
+    The n-th distinct id or token has the name n wherever it stands, also within a longer text and
+    with or without the dashes of a UUID. All times have one name: two of them may be the same
+    millisecond in one run and not in another.
+
+    Args:
+        trace: the trace.
+        source: the program's text; what stands there is no made value and is left as it is.
+    """
+    names: dict[str, str] = {}
+    literal = {found.group() for found in _MADE.finditer(source)}
+
+    def name(found: re.Match[str]) -> str:
+        if found.group() in literal:
+            return found.group()
+        if found["time"]:
+            return "(time)"
+        key = found.group().replace("-", "") if found["id"] else found.group()
+        return names.setdefault(key, f"({found.lastgroup} {len(names) + 1})")
+
+    return _MADE.sub(name, trace)
