@@ -23,7 +23,7 @@ from timetracer.model import Call
 from timetracer.opening import open_file
 from timetracer.plugins.replies import Kept
 
-_ASKED = 200
+_MOST_ASKED = 200
 
 
 def one_id() -> ObjectId:
@@ -76,25 +76,30 @@ def matching(events: int, rounds: int) -> list[Row]:
     return [*rows, _bound_row(events, rounds), _ambient_row(rounds), _miss_row(events)]
 
 
+def _sizes(events: int) -> tuple[int, int]:
+    return max(4, min(_MOST_ASKED, events // 2)), max(8, events)
+
+
 def _row(level: Level, events: int, rounds: int) -> Row:
-    costs = {size: _cost(level, size, rounds) for size in (_ASKED, events)}
-    return _flat(level.name, costs, events)
+    few, many = _sizes(events)
+    costs = {size: _cost(level, size, few, rounds) for size in (few, many)}
+    return _flat(level.name, costs)
 
 
-def _flat(name: str, costs: dict[int, float], events: int) -> Row:
-    few, many = costs[_ASKED], costs[events]
+def _flat(name: str, costs: dict[int, float]) -> Row:
+    (few, cost_of_few), (many, cost_of_many) = sorted(costs.items())
     return Row(
-        f"a call found: {name}, among {events:,} events",
-        micro(many),
-        f"among {_ASKED:,}: {micro(few)}",
-        many / few,
+        f"a call found: {name}, among {many:,} events",
+        micro(cost_of_many),
+        f"among {few:,}: {micro(cost_of_few)}",
+        cost_of_many / cost_of_few,
         "<= 1.5x",
     )
 
 
-def _cost(level: Level, size: int, rounds: int) -> float:
+def _cost(level: Level, size: int, asked: int, rounds: int) -> float:
     recorded = _recorded(level.recorded, size)
-    return median(_round(recorded, level.asked) for _ in range(rounds))
+    return median(_round(recorded, level.asked, asked) for _ in range(rounds))
 
 
 def _recorded(make: Callable[[int], Call], size: int) -> bytes:
@@ -106,25 +111,26 @@ def _recorded(make: Callable[[int], Call], size: int) -> bytes:
     return b"".join(session.chunks())
 
 
-def _round(recorded: bytes, make: Callable[[int], Call]) -> float:
+def _round(recorded: bytes, make: Callable[[int], Call], count: int) -> float:
     bindings.RUN.forget()
     cassette = Cassette(recorded, "matching.json")
-    asked = [make(number) for number in range(_ASKED)]
+    asked = [make(number) for number in range(count)]
     cassette.take(asked[0])  # what is indexed at the first call is no part of the others
     began = time.process_time()
     for one in asked[1:]:
         match = cassette.take(one)
         assert match is not None
-    return (time.process_time() - began) / (_ASKED - 1)
+    return (time.process_time() - began) / (count - 1)
 
 
 def _bound_row(events: int, rounds: int) -> Row:
     """Ids that were bound before: each live call is looked up by the recorded id."""
     costs = {}
-    for size in (_ASKED, events):
+    few, many = _sizes(events)
+    for size in (few, many):
         recorded = _recorded_twice(size // 2)
-        costs[size] = median(_bound(recorded) for _ in range(rounds))
-    return _flat("unified, bound before", costs, events)
+        costs[size] = median(_bound(recorded, few // 2) for _ in range(rounds))
+    return _flat("unified, bound before", costs)
 
 
 def _recorded_twice(size: int) -> bytes:
@@ -134,10 +140,10 @@ def _recorded_twice(size: int) -> bytes:
     return _recorded(made.__getitem__, len(made))
 
 
-def _bound(recorded: bytes) -> float:
+def _bound(recorded: bytes, count: int) -> float:
     bindings.RUN.forget()
     cassette = Cassette(recorded, "matching.json")
-    live = [one_id() for _ in range(_ASKED // 2)]
+    live = [one_id() for _ in range(count)]
     for one in live:
         cassette.take(call("INSERT_ONE", document={"_id": one, "name": "same in all"}))
     asked = [call(filter={"_id": one}) for one in live]
@@ -150,10 +156,10 @@ def _bound(recorded: bytes) -> float:
 
 def _ambient_row(rounds: int) -> Row:
     cassette = Cassette(
-        _recorded(lambda number: call("CREATE_INDEX", keys=[[f"field{number}", 1]]), _ASKED),
+        _recorded(lambda number: call("CREATE_INDEX", keys=[[f"field{number}", 1]]), _MOST_ASKED),
         "matching.json",
     )
-    asked = [call("CREATE_INDEX", keys=[[f"field{number}", 1]]) for number in range(_ASKED)]
+    asked = [call("CREATE_INDEX", keys=[[f"field{number}", 1]]) for number in range(_MOST_ASKED)]
     ambient.find(asked[0], cassette, "matching.json", wrote=True)
 
     def once() -> float:

@@ -27,8 +27,9 @@ QUICK_GUARDS = ("arguments", "one live value")
 def test_programs_replay_and_no_twin_is_answered_wrongly(mongodb: str) -> None:
     tally = run_batch(Settings(mongodb, SEED, twins=2), SAMPLE)
     found = [*tally.findings[:3], *tally.misses[:3]]
-    assert not (tally.wrong or tally.missed), "\n".join([table(tally), *map(str, found)])
-    assert tally.same == len(SAMPLE)
+    missed = tally.missed - tally.careful
+    assert not (tally.wrong or missed), "\n".join([table(tally), *map(str, found)])
+    assert tally.same + tally.careful == len(SAMPLE) and tally.careful < len(SAMPLE) / 10
     assert sum(row.missed for row in tally.rows.values()) > len(SAMPLE)
 
 

@@ -128,6 +128,8 @@ class Tally:
         programs, calls, same, missed, differ: of the programs as recorded: how many, their calls,
             replayed the same, with a miss, with another answer.
         missed_at: operation -> programs that first missed there.
+        careful: of those that missed, programs that order by values, or compute with them, that
+            were bound by their look alone: the matcher refuses, as the answer may be another.
         rows: kind of difference -> what became of it.
         undetermined: twins that even the server does not answer twice the same.
         findings: wrong answers.
@@ -142,6 +144,7 @@ class Tally:
     same: int = 0
     missed: int = 0
     differ: int = 0
+    careful: int = 0
     undetermined: int = 0
     missed_at: Counter[str] = field(default_factory=Counter)
     rows: dict[str, Row] = field(default_factory=dict)
@@ -155,7 +158,9 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         """Count another tally in."""
-        for name in ("programs", "calls", "same", "missed", "differ", "undetermined"):
+        for name in (
+            "programs", "calls", "same", "missed", "differ", "careful", "undetermined"
+        ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.missed_at.update(other.missed_at)
         self.seconds.update(other.seconds)
@@ -337,6 +342,9 @@ def _first_difference(live: dict[str, Any], replayed: dict[str, Any]) -> int | N
 # ------------------------------------------------------------------------------- verdicts
 
 
+_CAREFUL = "made anew by their look alone"
+
+
 def _judge_program(
     tally: Tally, written: Program, recorded: dict[str, Any], replayed: dict[str, Any]
 ) -> None:
@@ -349,6 +357,7 @@ def _judge_program(
         tally.findings.append(Finding("", written, call, expected, got, written))
     elif replayed["missed"] is not None:
         tally.missed += 1
+        tally.careful += _CAREFUL in replayed["why"]
         call = replayed["missed"]
         tally.missed_at[_operation(written, call)] += 1
         expected = recorded["answers"].get(str(call), "")
@@ -414,6 +423,7 @@ def table(tally: Tally) -> str:
     lines = [
         f"{tally.programs} programs, {tally.calls} calls: {tally.same} replayed the same, "
         f"{tally.missed} missed, {tally.differ} differed",
+        f"    {tally.careful} missed since they rest on values bound by their look alone",
         *(f"    first miss in {op}: {count}" for op, count in tally.missed_at.most_common()),
         "",
         f"{'kind of difference':62}" + "".join(f"{name:>12}" for name in columns),
