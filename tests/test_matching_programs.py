@@ -20,7 +20,7 @@ from tests.matching.values import Values, canonical
 
 SEED = 1
 SAMPLE = range(70)
-QUICK_GUARDS = ("arguments", "one live value")
+QUICK_GUARDS = ("arguments", "order of stages")
 """Those that a dozen programs show; `python -m tests.matching --guards` takes out each."""
 
 

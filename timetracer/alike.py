@@ -389,9 +389,13 @@ class Fit:
     def _may_be_born(self, recorded: Token, live: Token, place: Place) -> bool:
         if not self._kept.isdisjoint((recorded.key, live.key)) or not self._is_first(recorded.text):
             return False
-        if self._evidence.both_made(recorded, live) or self._is_learned():
+        if self._evidence.both_made(recorded, live):
             return not self._was_given(recorded.key)
-        if not place.writes or self._was_given(recorded.key) or self._was_given(live.key):
+        if self._was_given(recorded.key) or self._was_given(live.key):
+            return False
+        if self._is_learned():
+            return True
+        if not place.writes:
             return False
         steps = [step for step in steps_to_value(self._path) if not step.isdigit()]
         self.by_look.update(steps[-1:])

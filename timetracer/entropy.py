@@ -30,8 +30,8 @@ LEVELS = ("off", "random", "all")
 APART = frozenset({"bson", "dns", "gridfs", "motor", "pymongo", "timetracer"})
 """Packages whose draws are no part of the program's."""
 
-_ON_BEHALF = frozenset({"os", "random", "secrets", "uuid"})
-"""Modules whose draws are their callers'."""
+_ON_BEHALF = frozenset({"os", "random", "secrets", "uuid", "timetracer.evidence"})
+"""Modules whose draws are their callers'; the last one stands around functions of others."""
 
 _real_urandom = os.urandom
 _shared: random.Random = random.random.__self__  # type: ignore[attr-defined]
