@@ -5,6 +5,7 @@
     python dev.py lint                 ruff
     python dev.py types                mypy --strict
     python dev.py bench [args]         the benchmarks, a table of ratios
+    python dev.py suites [NAME ...]    other projects' own suites, recorded and replayed
     python dev.py record-cassettes     record the committed cassettes anew (needs a server)
     python dev.py env                  the environments, and what is installed in them
 
@@ -190,6 +191,10 @@ def bench(arguments: list[str]) -> int:
     return run(prepare(NEWEST, "bench"), "-m", "benchmarks", *arguments)
 
 
+def suites(arguments: list[str]) -> int:
+    return run(prepare(NEWEST, "test"), "-m", "tests.suites", *arguments)
+
+
 def record_cassettes(arguments: list[str]) -> int:
     pythons = [prepare(environment, "test") for environment in (NEWEST, OLDEST)]
     return max(
@@ -211,6 +216,7 @@ COMMANDS = {
     "lint": lint,
     "types": types,
     "bench": bench,
+    "suites": suites,
     "record-cassettes": record_cassettes,
     "env": env,
 }
