@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -262,7 +263,8 @@ def test_no_module_of_the_driver_reaches_the_programs_generator() -> None:
             if name.split(".")[0] in entropy.APART and module is not entropy:
                 for key, value in list(vars(module).items()):
                     assert value is not random, f"{name}.{key}"
-                    assert getattr(value, "__self__", None) is not shared, f"{name}.{key}"
+                    with contextlib.suppress(RuntimeError):  # a proxy outside of its request
+                        assert getattr(value, "__self__", None) is not shared, f"{name}.{key}"
 
 
 def test_object_ids_are_never_foretold() -> None:

@@ -332,6 +332,7 @@ class Story:
             "STORY_SERVER": str(self._server.pid) if self._server is not None else "",
             "PYTEST_ADDOPTS": ALONE if _plugin_is_installed() else f"{ALONE} -p {PLUGIN}",
             "MONGODB_URI": None,
+            "CI": None,  # in which pytest records nothing unless it is asked to
             "PYTHONUNBUFFERED": "1",
         }
         return environment(changes)
