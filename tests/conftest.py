@@ -39,6 +39,22 @@ def nothing_bound() -> None:
     ambient.forget()
 
 
+@pytest.fixture
+def uuids_are_watched() -> Iterator[None]:
+    """UUIDs and tokens are seen as the test makes them."""
+    from timetracer import evidence
+
+    evidence.watch()
+    yield
+    evidence.unwatch()
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Path:
+    """The path of a cassette."""
+    return tmp_path / "tape.json"
+
+
 def _take_settings() -> dict[str, str]:
     names = [name for name in os.environ if name.startswith("TIMETRACER_")]
     return {name: os.environ.pop(name) for name in names}

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from bson import DBRef, ObjectId
 from bson.binary import Binary
 
 from tests.support.calls import Driver
-from timetracer import MissError, TraceConfig, evidence, register_matcher, use_cassette
+from timetracer import MissError, TraceConfig, register_matcher, use_cassette
 from timetracer.errors import ConfigError
 from timetracer.session import Session
 
@@ -27,16 +27,7 @@ WRITTEN, ASKED = "INSERT_ONE", "FIND_ONE"
 Program = Callable[[Driver], Any]
 
 
-@pytest.fixture(autouse=True)
-def uuids_are_watched() -> Iterator[None]:
-    evidence.watch()
-    yield
-    evidence.unwatch()
-
-
-@pytest.fixture
-def tape(tmp_path: Path) -> Path:
-    return tmp_path / "tape.json"
+pytestmark = pytest.mark.usefixtures("uuids_are_watched")
 
 
 def both(tape: Path, program: Program, other: Program | None = None, **settings: Any) -> Any:

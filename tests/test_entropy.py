@@ -196,7 +196,7 @@ def test_errors_and_edges_of_urandom_are_those_of_the_system() -> None:
             os.urandom("8")  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 def test_a_forked_child_draws_what_its_parent_does_not() -> None:
     program = """
         import os, random, uuid

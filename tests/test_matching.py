@@ -42,11 +42,6 @@ def _asked(wanted: Any, method: str = "FIND_ONE") -> Any:
         return "miss"
 
 
-@pytest.fixture
-def tape(tmp_path: Path) -> Path:
-    return tmp_path / "tape.json"
-
-
 DISTINCT = [
     1,
     Int64(1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,13 @@ import pytest
 from bson import Binary, ObjectId
 
 from tests.support.calls import Driver
-from timetracer import MissError, TraceConfig, evidence, use_cassette
+from timetracer import MissError, TraceConfig, use_cassette
 
 Calls = list[tuple[str, dict[str, Any]]]
 MILLISECOND = timedelta(milliseconds=1)
 
 
-@pytest.fixture(autouse=True)
-def uuids_are_watched() -> Iterator[None]:
-    evidence.watch()
-    yield
-    evidence.unwatch()
-
-
-@pytest.fixture
-def tape(tmp_path: Path) -> Path:
-    return tmp_path / "tape.json"
+pytestmark = pytest.mark.usefixtures("uuids_are_watched")
 
 
 def replayed(tape: Path, recorded: Calls, live: Calls, **settings: Any) -> list[Any]:

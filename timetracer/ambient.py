@@ -83,9 +83,10 @@ def find(call: Call, cassette: Cassette | None, where: str, *, wrote: bool) -> M
         wrote: whether the session has replayed a write, so that the data may be others.
     """
     row = AMBIENT.get(call.method)
-    if row is None or not is_ambient(call):
+    arguments = key_to_json(call.key) if row is not None else None
+    if row is None or not row.fits(arguments):
         return None
-    wanted = _text(call.method, call.url, key_to_json(call.key), _recorded)
+    wanted = _text(call.method, call.url, arguments, _recorded)
     own = _own_answers(cassette).get(wanted, []) if cassette is not None else []
     if not row.steady and (wrote or own):
         return None

@@ -59,8 +59,8 @@ _MAKERS = frozenset(
     for name in ("uuid1", "uuid4", "uuid6", "uuid7")
     if (function := getattr(uuid, name, None)) is not None
 )
-_originals: dict[str, Any] = {}
-_originals_of_secrets: dict[str, Any] = {}
+_originals: list[tuple[Any, str, Any]] = []
+"""What `watch` stands around: owner, name and the original."""
 
 
 def watch() -> None:
@@ -68,7 +68,9 @@ def watch() -> None:
     those of `secrets`, `token_bytes` imported by name is not seen."""
     if _originals:
         return
-    plain = _originals["__init__"] = uuid.UUID.__init__
+    plain, plain_bytes = uuid.UUID.__init__, secrets.token_bytes
+    _originals.append((uuid.UUID, "__init__", plain))
+    _originals.append((secrets, "token_bytes", plain_bytes))
 
     def __init__(self: uuid.UUID, *args: Any, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
@@ -76,8 +78,6 @@ def watch() -> None:
             _made.note(self.hex)
 
     uuid.UUID.__init__ = __init__  # type: ignore[method-assign]
-    plain_bytes = _originals_of_secrets["token_bytes"] = secrets.token_bytes
-
     def token_bytes(nbytes: int | None = None) -> bytes:
         made = plain_bytes(nbytes)
         padded = base64.b64encode(made).decode()
@@ -87,7 +87,7 @@ def watch() -> None:
     secrets.token_bytes = token_bytes  # token_hex and token_urlsafe call it too
     quick = vars(uuid.UUID).get("_from_int")  # how releases from 3.14 on make them
     if quick is not None:
-        _originals["_from_int"] = quick
+        _originals.append((uuid.UUID, "_from_int", quick))
 
         def _from_int(cls: Any, value: int) -> uuid.UUID:
             made: uuid.UUID = quick.__func__(cls, value)
@@ -100,10 +100,8 @@ def watch() -> None:
 
 def unwatch() -> None:
     """Undo `watch`."""
-    for owner, originals in ((uuid.UUID, _originals), (secrets, _originals_of_secrets)):
-        while originals:
-            name, original = originals.popitem()
-            setattr(owner, name, original)
+    while _originals:
+        setattr(*_originals.pop())
 
 
 def made_values(text: str) -> list[str]:

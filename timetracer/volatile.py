@@ -48,7 +48,6 @@ class Form:
         pattern: a regular expression.
         key: gives the value of a text, the same in every form.
         shape: gives what texts of the same form share.
-        write: gives the text of another value, in the form of a text.
     """
 
     name: str
@@ -56,7 +55,6 @@ class Form:
     pattern: str
     key: Callable[[str], str]
     shape: Callable[[str], str]
-    write: Callable[[str, str], str]
 
 
 def _hex_key(text: str) -> str:
@@ -73,10 +71,6 @@ def _dashed(key: str) -> str:
 
 def _itself(text: str) -> str:
     return text
-
-
-def _given(key: str, like: str) -> str:
-    return key
 
 
 _DIGIT = re.compile(r"\d")
@@ -108,16 +102,9 @@ _OPAQUE = (
 )
 
 FORMS = (
-    Form(
-        "uuid",
-        ID,
-        _UUID,
-        _hex_key,
-        lambda text: "uuid",
-        lambda key, like: _cased(_dashed(key), like),
-    ),
-    Form("object_id", ID, _OBJECT_ID, _hex_key, _hex_shape, _cased),
-    Form("digest", SECRET, _DIGEST, _hex_key, _hex_shape, _cased),
+    Form("uuid", ID, _UUID, _hex_key, lambda text: "uuid"),
+    Form("object_id", ID, _OBJECT_ID, _hex_key, _hex_shape),
+    Form("digest", SECRET, _DIGEST, _hex_key, _hex_shape),
     Form(
         "date",
         TIME,
@@ -125,7 +112,6 @@ FORMS = (
         r"(?:[.,]\d{1,9}|\d{1,9})?(?!\d)",
         _itself,
         _date_shape,
-        _given,
     ),
     Form(
         "epoch",
@@ -133,9 +119,8 @@ FORMS = (
         rf"1[4-9]\d{{8}}(?:\d{{9}}|\d{{6}}|\d{{3}})?(?:\.\d+)?{_END}",
         _itself,
         _epoch_shape,
-        _given,
     ),
-    Form("opaque", SECRET, _OPAQUE, _itself, lambda text: f"token {len(text)}", _given),
+    Form("opaque", SECRET, _OPAQUE, _itself, lambda text: f"token {len(text)}"),
 )
 """The looks, the more telling first: where two fit at the same place, the first is taken."""
 
@@ -146,9 +131,8 @@ _UUID_BYTES = Form(
     "",
     lambda text: base64.b64decode(text).hex(),
     lambda text: "binary 16",
-    lambda key, like: base64.b64encode(bytes.fromhex(key)).decode(),
 )
-_BYTES = Form("bytes", SECRET, "", _itself, lambda text: f"bytes {len(text)}", _given)
+_BYTES = Form("bytes", SECRET, "", _itself, lambda text: f"bytes {len(text)}")
 
 # A stretch that may hold some: scanning for it costs a fifth of trying all looks everywhere.
 _RUN = r"[0-9A-Za-z+/_.:,=\\-]{10,}(?: \d[0-9:.,]{7,})?"
@@ -218,15 +202,17 @@ def replace_in_reprs(text: str, get: Callable[[Token], str | None]) -> str:
 
 def write(key: str, like: Token) -> str:
     """Return a value as text, in the form of a token."""
-    name = like.form.partition(" ")[0]
-    return _WRITERS.get(name, _given)(key, like.text)
+    written = _WRITERS.get(like.form.partition(" ")[0])
+    return key if written is None else written(key, like.text)
 
 
-_WRITERS = {
-    "uuid": _BY_NAME["uuid"].write,
+_WRITERS: dict[str, Callable[[str, str], str]] = {
+    "uuid": lambda key, like: _cased(_dashed(key), like),
     "hex": _cased,
-    "binary": _UUID_BYTES.write,
+    "binary": lambda key, like: base64.b64encode(bytes.fromhex(key)).decode(),
 }
+"""First word of a form -> what writes a value's key like a text of that form; others are written as
+they are."""
 
 
 def split(text: str, *, is_base64: bool = False) -> tuple[list[str], list[Token]]:
