@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -52,6 +53,16 @@ def digits_with_commas(moment: datetime) -> str:
     return f"{moment:%Y,%m,%d,%H,%M,%S,%f}"
 
 
+def made_token(*, digits: bool) -> str:
+    """A token of `secrets` with digits, or as it makes one in forty: without any."""
+    while any(map(str.isdigit, token := secrets.token_urlsafe(16))) is not digits:
+        pass
+    return token
+
+
+by_turns = itertools.cycle([True, False])
+
+
 MADE: dict[str, Callable[[], Any]] = {
     "ObjectId": ObjectId,
     "ObjectId as text": lambda: str(ObjectId()),
@@ -80,6 +91,10 @@ MADE: dict[str, Callable[[], Any]] = {
     "token of hex digits": lambda: secrets.token_hex(16),
     "opaque token": lambda: secrets.token_urlsafe(60),
     "token of bytes": lambda: secrets.token_bytes(32),
+    "token with or without a digit": lambda: made_token(digits=next(by_turns)),
+    "token behind a prefix": lambda: "sess_" + secrets.token_urlsafe(24),
+    "now in a name": lambda: f"launcher_{in_hours(0):%Y-%m-%d-%H-%M-%S-%f}",
+    "now in a name with capitals": lambda: f"Backup-of-Sales_{in_hours(0):%Y-%m-%dT%H-%M-%S}",
 }
 """What programs make in each run anew, and the makers leave evidence of."""
 
@@ -231,6 +246,14 @@ DIFFERENT: dict[str, tuple[Program, Program]] = {
         lambda driver: driver(ASKED, filter={"at": {"$lt": in_hours(0)}}),
         lambda driver: driver(ASKED, filter={"at": {"$lt": in_hours(24)}}),
     ),
+    "another name as long": (
+        lambda driver: driver(WRITTEN, document={"_id": "CustomerRegistrationEvent"}),
+        lambda driver: driver(WRITTEN, document={"_id": "CustomerRemovalAnnounced_"}),
+    ),
+    "a token behind another prefix": (
+        lambda driver: driver(ASKED, filter={"_id": "sess_" + secrets.token_urlsafe(24)}),
+        lambda driver: driver(ASKED, filter={"_id": "user_" + secrets.token_urlsafe(24)}),
+    ),
     "another whole hour": (
         lambda driver: driver(ASKED, filter={"at": datetime(2026, 1, 1, 12)}),
         lambda driver: driver(ASKED, filter={"at": datetime(2026, 1, 1, 12, 0, 0, 1000)}),
@@ -267,6 +290,60 @@ def test_a_real_difference_is_a_miss(tape: Path, program: Program, other: Progra
     assert both(tape, program)
     with pytest.raises(MissError):
         both(tape, program, other)
+
+
+SHAPES: dict[str, Callable[[datetime], Any]] = {
+    "datetimes": lambda moment: moment,
+    "texts": lambda moment: moment.isoformat(timespec="microseconds"),
+    "seconds": lambda moment: f"{moment.timestamp():.6f}",
+    "milliseconds": lambda moment: int(moment.timestamp() * 1000),
+}
+"""How programs write times."""
+
+
+def stores(shape: str, took: float, number: float | None = None) -> Program:
+    """A program that stores when something began and ended, and a number."""
+
+    def program(driver: Driver) -> Any:
+        began = in_hours(0)
+        ended = began + timedelta(seconds=took)
+        times = {"began": SHAPES[shape](began), "ended": SHAPES[shape](ended)}
+        run = times | {"took": took if number is None else number}
+        return driver("UPDATE_ONE", filter={"n": 1}, update={"$set": {"run": [run]}})
+
+    return program
+
+
+@pytest.mark.parametrize("unit", [1, 1000])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_how_long_something_took_may_be_stored_beside_its_times(
+    tape: Path, shape: str, unit: int
+) -> None:
+    one, other = 0.127, 0.3125
+    assert both(tape, stores(shape, one, one * unit), stores(shape, other, other * unit)) == 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("number", "other", "apart"),
+    [(0.127, 7.5, 0.3), (7.5, 0.3, 0.3), (7.5, 8.5, 0.127), (0.5, 1.0, 0.0), (1e-4, 1e-3, 0.0)],
+    ids=["recorded alone", "live alone", "neither", "a small price", "a rate"],
+)
+def test_a_number_that_is_not_how_long_it_was_is_a_real_difference(
+    tape: Path, shape: str, number: float, other: float, apart: float
+) -> None:
+    with pytest.raises(MissError):
+        both(tape, stores(shape, min(apart, 0.127), number), stores(shape, apart, other))
+
+
+def test_a_number_that_is_asked_for_is_not_how_long_something_took(tape: Path) -> None:
+    def program(driver: Driver, took: float = 0.127) -> Any:
+        began = in_hours(0)
+        wanted = {"began": began, "ended": began + timedelta(seconds=took), "took": took}
+        return driver("DELETE_ONE", filter=wanted)
+
+    with pytest.raises(MissError):
+        both(tape, program, lambda driver: program(driver, 0.3125))
 
 
 def test_an_id_that_an_answer_gave_is_no_fresh_one(tape: Path) -> None:

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 
 from timetracer.bindings import Bindings
 from timetracer.codec import TAG_NAMES, dumps
-from timetracer.evidence import Evidence
+from timetracer.evidence import Evidence, are_durations
 from timetracer.model import Json
 from timetracer.redaction import fits_placeholder, fits_text
-from timetracer.volatile import TIME, Token, replace, skeleton, split
+from timetracer.volatile import TIME, Token, looks_made, replace, skeleton, split
 
 REDACTED, ORDER, UNIFIED, IGNORED = "redacted", "order", "unified", "ignored"
 
@@ -216,11 +216,15 @@ class Fit:
         self._writes = Place(writes=writes)
         self._ignore = ignore
         self._path: list[str] = []
+        self._times: list[tuple[Token, Token]] = []
+        self._numbers: list[tuple[float, float]] = []
 
     def fits(self, recorded: Json, live: Json, recorded_url: str, live_url: str) -> bool:
         """Tell whether two calls' arguments, and the names they are called on, are alike."""
-        return self._text(recorded_url, live_url, self._writes) and self._value(
-            recorded, live, self._root
+        return (
+            self._text(recorded_url, live_url, self._writes)
+            and self._value(recorded, live, self._root)
+            and (not self._numbers or are_durations(self._numbers, self._times))
         )
 
     def _value(self, recorded: Json, live: Json, place: Place, key: str = "") -> bool:
@@ -238,7 +242,18 @@ class Fit:
             return self._text(recorded, live, place, is_base64=key == "base64")
         if recorded == live:
             return True
-        return kind in (int, float) and self._text(repr(recorded), repr(live), place)
+        if kind not in (int, float):
+            return False
+        return self._text(repr(recorded), repr(live), place) or (
+            kind is float and place.writes and self._may_be_duration(recorded, live)
+        )
+
+    def _may_be_duration(self, recorded: float, live: float) -> bool:
+        """Note two numbers that are alike if they are how long it was between two times of their
+        calls, which is known once all times are."""
+        self._numbers.append((recorded, live))
+        self.needed.add(UNIFIED)
+        return True
 
     def _mapping(self, recorded: dict[str, Json], live: dict[str, Json], place: Place) -> bool:
         if self._ignore:
@@ -340,6 +355,7 @@ class Fit:
 
     def _is_itself(self, token: Token) -> bool:
         if token.kind == TIME:
+            self._times.append((token, token))
             return True
         self._kept.add(token.key)
         changed = {key for one, two in self.born if one.kind != TIME for key in (one.key, two.key)}
@@ -367,6 +383,8 @@ class Fit:
         alike = self._moment if recorded.kind == TIME else self._identity
         if not alike(recorded, live, place):
             return False
+        if recorded.kind == TIME:
+            self._times.append((recorded, live))
         self.needed.add(UNIFIED)
         return True
 
@@ -395,7 +413,7 @@ class Fit:
             return False
         if self._is_learned():
             return True
-        if not place.writes:
+        if not (place.writes and looks_made(recorded) and looks_made(live)):
             return False
         steps = [step for step in steps_to_value(self._path) if not step.isdigit()]
         self.by_look.update(steps[-1:])

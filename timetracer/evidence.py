@@ -9,13 +9,15 @@ clock in both runs. The recording's evidence is kept in its cassette, the replay
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import permutations
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -23,7 +25,7 @@ from bson import ObjectId
 from timetracer import frozen_time
 from timetracer.codec import dumps
 from timetracer.model import Json
-from timetracer.volatile import ID, TIME, Token, tokens
+from timetracer.volatile import ID, SECRET, TIME, Token, tokens
 
 TOLERANCE = 10.0
 """Seconds by which a time's distance from the clock may differ between two runs."""
@@ -110,11 +112,23 @@ def made_values(text: str) -> list[str]:
     if not _made.numbers:
         return []
     numbers = {
-        token.key: number
+        made: number
         for token in tokens(text)
-        if (number := _made.numbers.get(_standard(token.key))) is not None
+        if (number := _made.numbers.get(_standard(made := _made_part(token, _made.numbers))))
+        is not None
     }
     return sorted(numbers, key=numbers.__getitem__)
+
+
+def _made_part(token: Token, made: Container[str]) -> str:
+    """Return what of a token was made: all of it, or what stands behind a prefix like "sess_"."""
+    if token.kind != SECRET or token.key in made:
+        return token.key
+    parts = (token.key[match.end() :] for match in _SEPARATOR.finditer(token.key))
+    return next((part for part in parts if part in made), token.key)
+
+
+_SEPARATOR = re.compile("[-_+/]")
 
 
 _HEX = frozenset("0123456789abcdef")
@@ -232,7 +246,9 @@ class Evidence:
             return same_moment(recorded, live, self.clock, _clock_now())
         if len(recorded.key) == 24 and recorded.kind == ID:
             return self.made_object_id(recorded) and _digits(live) == object_id_digits()
-        return recorded.key in self.made and _standard(live.key) in _made.numbers
+        one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
+        same_prefix = recorded.key.removesuffix(one) == live.key.removesuffix(other)
+        return same_prefix and one in self.made and _standard(other) in _made.numbers
 
     def made_object_id(self, recorded: Token) -> bool:
         """Tell whether the recording process made an ObjectId."""
@@ -308,6 +324,65 @@ def read_from_clock(time: Token) -> bool:
     down."""
     moment = _moment(time.text)
     return moment is not None and moment % 60 != 0
+
+
+def are_durations(
+    numbers: Iterable[tuple[float, float]], times: Sequence[tuple[Token, Token]]
+) -> bool:
+    """Tell whether each number is how long it was between two times of its call, in seconds or
+    milliseconds: between the same two in both runs.
+
+    A number so small that the cut of a time to its last digit is as large tells nothing.
+
+    Args:
+        numbers: recorded and live number.
+        times: recorded and live time.
+    """
+    moments = [both for pair in times[:_MOST_TIMES] if (both := _both_moments(pair)) is not None]
+    between = [
+        (one.then - two.then, one.now - two.now, max(one.cut, two.cut))
+        for one, two in permutations(moments, 2)
+    ]
+    return all(
+        any(
+            _is_about(recorded / unit, then, cut) and _is_about(live / unit, now, cut)
+            for then, now, cut in between
+            for unit in (1, 1000)
+        )
+        for recorded, live in numbers
+    )
+
+
+def _is_about(number: float, seconds: float, cut: float) -> bool:
+    return abs(number - seconds) <= cut < abs(number) / _LEAST_CUTS
+
+
+class _Moments(NamedTuple):
+    """What a recorded and a live time say in seconds, and by how much each may be cut off."""
+
+    then: float
+    now: float
+    cut: float
+
+
+def _both_moments(pair: tuple[Token, Token]) -> _Moments | None:
+    then, now = (_moment(time.text) for time in pair)
+    fractions = _fraction_digits(pair[0].text)
+    if then is None or now is None or fractions < _MILLISECONDS:
+        return None
+    return _Moments(then, now, _MOST_CUT * 10.0 ** -min(fractions, _MICROSECONDS))
+
+
+def _fraction_digits(text: str) -> int:
+    """Return how many digits of a time's text tell less than a second."""
+    whole, _, fraction = text.partition(".")
+    if whole.isdigit() and len(whole) in _EPOCH_UNITS:
+        return len(fraction) + len(whole) - 10
+    return sum(character.isdigit() for character in text) - 14
+
+
+_MILLISECONDS, _MICROSECONDS = 3, 6
+_MOST_CUT, _LEAST_CUTS, _MOST_TIMES = 2.2, 3, 50
 
 
 def _order(value: Json, number: Callable[[str], int]) -> tuple[int, str]:

@@ -18,6 +18,7 @@ is told in `timetracer.alike`.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -329,6 +330,11 @@ class _Asked:
         return f"{dumps(self.arguments).decode()} {self.call.url}"
 
     @cached_property
+    def may_hold_durations(self) -> bool:
+        """Whether it may store how long something took."""
+        return not self.reads and _may_hold_durations(self.text)
+
+    @cached_property
     def tokens(self) -> list[Token]:
         """The values that look made up, but for times."""
         return [token for token in tokens(self.text) if token.kind != TIME]
@@ -348,7 +354,21 @@ def body_hash(arguments: Json, masked: Iterable[_Path] = ()) -> str:
     if masked:
         blanked = _blanked(text, masked)
         text = b"" if blanked is None else blanked
-    pieces = skeleton(text.decode("utf-8", "replace")).translate(_BRACKETS).split(",")
+    return _hash_of_pieces(skeleton(text.decode("utf-8", "replace")))
+
+
+def hash_but_for_numbers(arguments: Json) -> str:
+    """Return the hash of a call's arguments without the numbers that have a fraction.
+
+    Args:
+        arguments: the arguments as JSON.
+    """
+    bare = skeleton(dumps(arguments).decode("utf-8", "replace"))
+    return _hash_of_pieces(_FRACTION.sub("<number>", bare))
+
+
+def _hash_of_pieces(bare: str) -> str:
+    pieces = bare.translate(_BRACKETS).split(",")
     pieces.sort()
     return hashlib.blake2b(
         ",".join(pieces).encode("utf-8", "replace"), digest_size=8
@@ -356,6 +376,15 @@ def body_hash(arguments: Json, masked: Iterable[_Path] = ()) -> str:
 
 
 _BRACKETS = str.maketrans("{}[]", ",,,,")
+_FRACTION = re.compile(r"(?<=[:,\[])-?\d+(?:\.\d+(?:e-?\d+)?|e-?\d+)(?=[],}])")
+
+
+def _may_hold_durations(text: str) -> bool:
+    """Tell whether a call's JSON text holds a number with a fraction, and two times between which
+    that may be how long it was."""
+    if _FRACTION.search(text) is None:
+        return False
+    return sum(token.kind == TIME for token in tokens(text)) > 1
 
 
 def _blanked(text: bytes, paths: Iterable[_Path]) -> bytes | None:
@@ -436,6 +465,7 @@ class _Kin:
     events: list[Any] = field(default_factory=list)
     masks: dict[tuple[_Path, ...], dict[str, _Bucket]] | None = None
     left: dict[str, _Bucket] | None = None
+    lasting: dict[str, _Bucket] | None = None
     _barren: dict[bytes, int] = field(default_factory=dict)
 
     def is_barren(self, asked: _Asked, bindings: Bindings) -> bool:
@@ -456,6 +486,20 @@ class _Kin:
             bucket = hashed.get(body_hash(asked.arguments, mask))
             if bucket is not None:
                 yield bucket
+        if asked.may_hold_durations:
+            bucket = self._but_for_numbers().get(hash_but_for_numbers(asked.arguments))
+            if bucket is not None:
+                yield bucket
+
+    def _but_for_numbers(self) -> dict[str, _Bucket]:
+        """Return the events that may hold how long something took, by the hash of all else."""
+        if self.lasting is None:
+            self.lasting = {}
+            for place, event in enumerate(self.events):
+                if _may_hold_durations(event.arguments_text.decode("utf-8", "replace")):
+                    hashed = hash_but_for_numbers(event.arguments())
+                    self.lasting.setdefault(hashed, _Bucket()).events[place] = event
+        return self.lasting
 
     def _by_mask(self) -> dict[tuple[_Path, ...], dict[str, _Bucket]]:
         masks: dict[tuple[_Path, ...], dict[str, _Bucket]] = {}

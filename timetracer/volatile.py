@@ -94,10 +94,11 @@ _END = "(?![0-9A-Za-z])"
 _UUID = f"{_H}{{8}}-{_H}{{4}}-{_H}{{4}}-{_H}{{4}}-{_H}{{12}}{_END}"
 _OBJECT_ID = f"(?:[0-9a-f]{{24}}|[0-9A-F]{{24}}){_END}"
 _DIGEST = f"(?:[0-9a-f]{{32,}}|[0-9A-F]{{32,}}){_END}"
+_DAY = r"(?:19|20)\d\d(?P<between>[-_/]?)\d\d(?P=between)\d\d[T_-]?\d\d"
 _CHARACTER = "[0-9A-Za-z+/_-]"
 _OPAQUE = (
-    f"(?!(?:{_CHARACTER}*[+/_-])?(?:{_UUID}|{_OBJECT_ID}|{_DIGEST}))"
-    "(?=[0-9a-z+/_-]*[A-Z])(?=[0-9A-Z+/_-]*[a-z])(?=[A-Za-z+/_-]*[0-9])"
+    f"(?!(?:{_CHARACTER}*[+/_-])?(?:{_UUID}|{_OBJECT_ID}|{_DIGEST}|{_DAY}))"
+    "(?=[0-9a-z+/_-]*[A-Z])(?=[0-9A-Z+/_-]*[a-z])"
     f"{_CHARACTER}{{22,}}={{0,2}}"
 )
 
@@ -108,8 +109,8 @@ FORMS = (
     Form(
         "date",
         TIME,
-        r"(?:19|20)\d\d(?P<gap>[-/.,: _]?)\d\d(?P=gap)\d\d[T ,_.:-]?\d\d[:,.-]?\d\d[:,.-]?\d\d"
-        r"(?:[.,]\d{1,9}|\d{1,9})?(?!\d)",
+        r"(?:19|20)\d\d(?P<gap>[-/.,: _]?)\d\d(?P=gap)\d\d[T ,_.:-]?\d\d[:,._-]?\d\d[:,._-]?\d\d"
+        r"(?:[.,]\d{1,9}|[-_:]\d{6}|\d{1,9})?(?!\d)",
         _itself,
         _date_shape,
     ),
@@ -141,6 +142,12 @@ _run = re.compile(_RUN)
 _looks = re.compile(rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})")
 _bytes_repr = re.compile(r"""\bb(?:'(?:[^'"\\]|\\[^u])*'|\\"(?:[^"\\]|\\[^"u])*\\")""")
 _BASE64 = '"base64":"'
+
+
+def looks_made(token: Token) -> bool:
+    """Tell whether a value's look alone suggests that it was made up: a word of capital and small
+    letters may be a name as well."""
+    return not token.form.startswith("token") or any(map(str.isdigit, token.key))
 
 
 def tokens(text: str) -> list[Token]:
