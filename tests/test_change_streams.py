@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs_async.proof import OWN_THREADS
 from tests.support import proof
 from tests.support.offline import run_offline, run_program
 from tests.support.server import Server
@@ -84,3 +85,81 @@ with use_cassette(cassette, mode=mode):
     assert run_offline(PRELUDE + program, *arguments, "replay", "4").stdout == (
         "1 2 ReadPastRecordingError\n"
     )
+
+
+THREADS = """
+import threading, time
+
+def write(number):
+    time.sleep(0.2)
+    told.append(f"writes {number}")
+    items.insert_one({"_id": number})
+
+told = []
+with use_cassette(cassette, mode=mode):
+    items.insert_one({"_id": 0})
+    with items.watch() as stream:
+        for number in (1, 2):
+            threading.Thread(target=write, args=(number,)).start()
+            told.append(f"reads {stream.next()['documentKey']['_id']}")
+print(*told, sep=", ")
+"""
+
+TASKS = """
+import asyncio
+from pymongo import AsyncMongoClient
+
+async def write(items, number):
+    await asyncio.sleep(0.2)
+    told.append(f"writes {number}")
+    await items.insert_one({"_id": number})
+
+async def main():
+    items = AsyncMongoClient(uri, connect=False)[database]["items"]
+    with use_cassette(cassette, mode=mode):
+        await items.insert_one({"_id": 0})
+        async with await items.watch() as stream:
+            for number in (1, 2):
+                task = asyncio.create_task(write(items, number))
+                told.append(f"reads {(await stream.next())['documentKey']['_id']}")
+                await task
+
+told = []
+asyncio.run(main())
+print(*told, sep=", ")
+"""
+
+MOTOR = """
+from motor.motor_asyncio import AsyncIOMotorClient
+from timetracer.plugins import enable_motor
+enable_motor()
+""" + TASKS.replace("AsyncMongoClient(uri, connect=False)", "AsyncIOMotorClient(uri)").replace(
+    "async with await", "async with"
+)
+
+
+@pytest.mark.parametrize("program", [THREADS, TASKS, MOTOR], ids=["threads", "tasks", "motor"])
+def test_a_change_comes_once_what_it_tells_of_is_written(
+    program: str, mongodb: str, database: str, tmp_path: Path
+) -> None:
+    arguments = (mongodb, database, str(tmp_path / "x.json"))
+    told = "writes 1, reads 1, writes 2, reads 2\n"
+    assert run_program(PRELUDE + program, *arguments, "record", "-").stdout == told
+    replayed = run_offline(PRELUDE + program, *arguments, "replay", "-", rules=OWN_THREADS)
+    assert replayed.stdout == told
+
+
+def test_a_change_comes_though_what_it_tells_of_is_not_written_any_more(
+    mongodb: str, database: str, tmp_path: Path
+) -> None:
+    program = """
+with use_cassette(cassette, mode=mode):
+    items.insert_one({"_id": 0})
+    with items.watch() as stream:
+        if mode == "record":
+            items.insert_one({"_id": 1})
+        print(stream.next()["documentKey"])
+"""
+    arguments = (mongodb, database, str(tmp_path / "x.json"))
+    assert run_program(PRELUDE + program, *arguments, "record", "-").stdout == "{'_id': 1}\n"
+    assert run_offline(PRELUDE + program, *arguments, "replay", "-").stdout == "{'_id': 1}\n"

@@ -11,8 +11,10 @@ import logging
 import os
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from threading import Lock, RLock
 from time import sleep
 from typing import Any, cast
@@ -60,6 +62,7 @@ _SPILL_EVENTS = 512
 _SPILL_BYTES = 4 * 1024 * 1024
 _SPILL_SECONDS = 0.25
 _LONGEST_WAIT = 2.0
+_eid = attrgetter("eid")
 _RETURNED = b'{"status":0,"body":{"captured":true,"data":'
 
 
@@ -213,6 +216,12 @@ class Event:
             cassette=self.cassette.path,
             nearest=self,
         )
+
+    def between(self, one: int, other: int) -> list[Event]:
+        """Return the events of its cassette after number `one`, up to number `other`."""
+        events = self.cassette.events
+        start = bisect_right(events, one, key=_eid)
+        return events[start : bisect_right(events, other, start, key=_eid)]
 
     def cached(self, make: Callable[[dict[str, Any]], Any]) -> Any:
         """Return `make(result)`, made once and kept; never to be altered.
@@ -459,6 +468,11 @@ class Recording:
             self._under_way.discard(ticket[0])
             if self._next == ticket[0] + 1:
                 self._next = ticket[0]
+
+    @property
+    def last_begun(self) -> int:
+        """The number of the last event whose call has begun."""
+        return self._next - 1
 
     def settle(self, seconds: float) -> bool:
         """Wait for the calls that have begun, such as those of threads that nobody waits for.

@@ -6,7 +6,7 @@ classes as "module:Class", so that a table can be read without importing a drive
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -34,6 +34,10 @@ class RecordedResult(Protocol):
     """The result of an event of a loaded cassette, parsed when it is asked for."""
 
     eid: int
+    used: bool
+
+    def between(self, one: int, other: int) -> Sequence[RecordedResult]:
+        """Return the events of its cassette after number `one`, up to number `other`."""
 
     def result(self) -> dict[str, Any]:
         """Return the event's `result`, a fresh JSON value with placeholders filled in."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -66,6 +66,8 @@ class CursorOutcome:
         explained: whether the reply is a query plan and no cursor.
         error: the exception that ended it, as JSON.
         cancelled: the batches whose reading was cancelled at first, as [number, milliseconds].
+        stream: whether it is read for data to come.
+        after: of a stream, the number of the last event that had begun when each batch came.
     """
 
     session: Session
@@ -80,11 +82,15 @@ class CursorOutcome:
     extras: dict[str, Json] = field(default_factory=dict)
     continued: int = 0
     cancelled: list[Json] = field(default_factory=list)
+    stream: bool = False
+    after: list[Json] = field(default_factory=list)
     _size: int = 0
 
     def add(self, batch: Batch, *, more: bool) -> None:
         """Add one reply."""
         self.batches.append(batch)
+        recording = self.session.recording
+        self.after.append(recording.last_begun if recording is not None else 0)
         self._size += batch.size
         self.open = more
 
@@ -116,6 +122,8 @@ class CursorOutcome:
             cursor["continued"] = self.continued
         if self.cancelled:
             cursor["cancelled"] = self.cancelled
+        if self.stream and any(cursor["batches"][1:]):
+            cursor["after"] = self.after
         return {
             "status": 0,
             "cursor": cursor,
@@ -167,6 +175,7 @@ class Recorded:
         sizes: the number of documents in each.
         tokens: the change stream's token after each, as BSON, or None.
         cancelled: the batches whose reading was cancelled at first, as (number, milliseconds).
+        after: the number of the last event that had begun when each came; empty where not known.
     """
 
     arrays: tuple[bytes, ...]
@@ -179,6 +188,7 @@ class Recorded:
     explained: bytes | None
     continued: int
     cancelled: tuple[tuple[int, float], ...]
+    after: tuple[int, ...]
 
 
 def recorded_cursor(result: dict[str, Any]) -> Recorded:
@@ -208,6 +218,7 @@ def recorded_cursor(result: dict[str, Any]) -> Recorded:
         explained,
         cursor.get("continued") or 0,
         tuple((number, milliseconds) for number, milliseconds in cursor.get("cancelled") or ()),
+        tuple(cursor.get("after") or ()),
     )
 
 
@@ -234,7 +245,16 @@ class Reading:
         stream: whether it is polled for data to come, so that an empty last batch repeats.
     """
 
-    __slots__ = ("_call", "_cancels", "_event", "_next", "_recorded", "_session", "_stream")
+    __slots__ = (
+        "_call",
+        "_cancels",
+        "_event",
+        "_next",
+        "_patience",
+        "_recorded",
+        "_session",
+        "_stream",
+    )
 
     def __init__(self, event: RecordedResult, session: Session, call: Call, stream: bool) -> None:
         self._event = event
@@ -244,6 +264,7 @@ class Reading:
         self._stream = stream
         self._next = 0
         self._cancels = list(self._recorded.cancelled)
+        self._patience = _LONGEST_PATIENCE
 
     @property
     def address(self) -> Any:
@@ -270,6 +291,18 @@ class Reading:
         if not self._cancels or self._cancels[0][0] != self._next:
             return None
         return failures.patience(self._cancels.pop(0)[1])
+
+    def pauses(self) -> Iterator[float]:
+        """Yield how many seconds to wait, again and again, while what had begun before the next
+        reply came is not asked for yet, such as a thread's write that a change tells of."""
+        number, after = self._next, self._recorded.after
+        if not 0 < number < len(after) or not self._recorded.sizes[number]:
+            return
+        since = max(self._event.eid, after[number - 1])
+        for event in self._event.between(since, after[number]):
+            while not event.used and self._patience > 0:
+                self._patience -= _PAUSE
+                yield _PAUSE
 
     def reply(self, kind: str, namespace: str, options: Any) -> bytes:
         """Return the next reply, as BSON.
@@ -330,6 +363,9 @@ class Reading:
         self._next = 0
         self._cancels = list(self._recorded.cancelled)
 
+
+_PAUSE, _LONGEST_PATIENCE = 0.005, 2.0
+"""Seconds from one look to the next, and in all: a program may ask for less than was recorded."""
 
 _REPLAYED = 0x54696D65 << 32
 """What the number of a replayed cursor begins with, so that it is never taken for a server's."""
@@ -396,6 +432,7 @@ class Find:
         operation = exchange.arguments["operation"]
         outcome = CursorOutcome(_session(), exchange.call, address=result.address)
         outcome.explained = operation.name == "explain"
+        outcome.stream = _is_tailable(exchange.instance)
         path = "" if outcome.explained else "cursor.firstBatch"
         more = False
         read: Any = result.docs
@@ -458,7 +495,7 @@ def go_on(link: CursorOutcome) -> CursorOutcome:
         link.call,
         address=link.address,
         namespace=link.namespace,
-        extras={},
+        stream=link.stream,
     )
     link.continued, link.open = mark, False
     link.session.record(continuation(link.call, mark), following, ticket)
@@ -637,6 +674,7 @@ class ChangeStreams:
     def keep(self, exchange: Exchange, result: Any) -> CursorOutcome:
         """Keep the first batch and the stream's place."""
         outcome = CommandCursors(lambda _: None).keep(exchange, result)
+        outcome.stream = True
         stream = exchange.instance
         outcome.extras["stream"] = {
             name: to_json(getattr(stream, name, None)) for name in _STREAM_STATE

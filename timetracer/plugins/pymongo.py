@@ -14,6 +14,7 @@ from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
+from time import sleep
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -639,6 +640,11 @@ def _more(wrapped: Any, cursor: Any, operation: Any, args: Any, kwargs: Any) -> 
         seconds = link.cancelled_after()
         if seconds is not None and errand is not None and errand.wait(seconds) and link.at_end:
             raise asyncio.CancelledError  # in the thread; nobody waits for it any more
+        for pause in link.pauses():
+            if errand is None:
+                sleep(pause)
+            elif errand.wait(pause):
+                raise asyncio.CancelledError
         return cursors.respond(link, operation, cursor)
     started = perf_counter()
     if errand is not None and isinstance(link, cursors.CursorOutcome):
@@ -659,6 +665,8 @@ async def _more_async(wrapped: Any, cursor: Any, operation: Any, args: Any, kwar
         seconds = link.cancelled_after()
         if seconds is not None:
             await asyncio.sleep(seconds)
+        for pause in link.pauses():
+            await asyncio.sleep(pause)
         return cursors.respond(link, operation, cursor)
     started = perf_counter()
     try:
