@@ -102,7 +102,7 @@ TOKENS: dict[str, Callable[[], Any]] = {
     "digest": lambda: hashlib.sha256(secrets.token_bytes(9)).hexdigest(),
     "token of hex digits": lambda: os.urandom(16).hex(),
     "opaque token": lambda: "aA1" + base64.b64encode(os.urandom(24)).decode(),
-    "random UUID": lambda: str(uuid.UUID(bytes=secrets.token_bytes(16), version=4)),
+    "random UUID": lambda: str(uuid.UUID(bytes=os.urandom(16), version=4)),
     "bytes": lambda: os.urandom(32),
     "literal ObjectId": lambda: ObjectId(secrets.token_hex(12)),
 }

@@ -12,6 +12,7 @@ import pytest
 from bson import Binary, ObjectId
 
 from tests.support.calls import Driver
+from tests.support.offline import run_offline, run_program
 from timetracer import MissError, TraceConfig, use_cassette
 
 Calls = list[tuple[str, dict[str, Any]]]
@@ -40,6 +41,17 @@ def _asked(method: str, arguments: dict[str, Any]) -> Any:
 
 
 # ------------------------------------------------------------------------------- redaction
+
+
+def test_an_ignored_place_may_lie_beside_a_redacted_one(tape: Path) -> None:
+    def calls() -> Calls:
+        made = uuid.uuid4()
+        noise = {"noise": str(made)[:6], "token": str(made), "n": 1}
+        return [("INSERT_ONE", {"document": noise}), ("INSERT_ONE", {"document": noise | {"n": 2}})]
+
+    settings: dict[str, Any] = {"redact": True, "ignore": ["document.noise"]}
+    assert replayed(tape, calls(), calls(), **settings) == [1, 2]
+    assert replayed(tape, calls(), calls()[1:], **settings) == [2]
 
 
 KEYS = [Binary.from_uuid(uuid.uuid4()), ObjectId(), datetime(2020, 2, 3), {"a": {"b": 1}}]
@@ -157,3 +169,46 @@ def test_a_list_that_is_pulled_as_a_whole_keeps_its_order(tape: Path) -> None:
         ]
 
     assert replayed(tape, calls(1), calls(-1)) == [1, "miss"]
+
+
+# ------------------------------------------------------------------------------- failures
+
+CLASHES = """
+import os, secrets, sys, uuid
+from pymongo import MongoClient
+from pymongo.errors import DuplicateKeyError
+from timetracer import MissError, use_cassette
+from timetracer.plugins import enable_pymongo
+enable_pymongo()
+uri, database, directory, mode, changed = sys.argv[1:]
+things = MongoClient(uri, connect=False)[database]["things"]
+literal = uuid.UUID("6f1c2d3e-4b5a-4c6d-8e9f-0a1b2c3d4e5f").hex
+
+def told(document):
+    try:
+        return things.insert_one(document).acknowledged
+    except (DuplicateKeyError, MissError) as error:
+        return type(error).__name__
+
+with use_cassette(directory + "/before.json", mode=mode):
+    made = secrets.token_urlsafe(24)
+    print(told({"_id": literal}), told({"_id": made}), told({"_id": "name"}))
+with use_cassette(directory + "/after.json", mode=mode):
+    digest, other = literal, made
+    if changed == "changed":
+        digest, other = uuid.uuid4().hex, secrets.token_urlsafe(24)
+    print(told({"_id": digest}), told({"_id": other}))
+    print(told({"_id": "name", "password": os.urandom(32).hex()}))
+"""
+
+
+def test_a_clash_is_of_the_value_that_clashed(
+    mongodb: str, database: str, tmp_path: Path
+) -> None:
+    arguments = (mongodb, database, str(tmp_path))
+    clash = "DuplicateKeyError"
+    same = f"True True True\n{clash} {clash}\n{clash}\n"
+    assert run_program(CLASHES, *arguments, "record", "-").stdout == same
+    assert run_offline(CLASHES, *arguments, "replay", "-").stdout == same
+    changed = run_offline(CLASHES, *arguments, "replay", "changed").stdout
+    assert changed == f"True True True\nMissError MissError\n{clash}\n"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from timetracer.bindings import Bindings
 from timetracer.codec import TAG_NAMES, dumps
-from timetracer.evidence import Evidence, are_durations
+from timetracer.evidence import Evidence, are_durations, made_token
 from timetracer.model import Json
 from timetracer.redaction import fits_placeholder, fits_text
 from timetracer.volatile import TIME, Token, looks_made, replace, skeleton, split
@@ -365,7 +365,7 @@ class Fit:
         for one, live in self.born:
             if one.key == recorded.key and one.kind != TIME:
                 return live.key
-        return self._bindings.live(recorded)
+        return self._bindings.live(recorded, is_made=self._evidence.made_token(recorded))
 
     def _pair(self, recorded: Token, live: Token, place: Place) -> bool:
         """Tell whether a live value stands for a recorded one, by now or from now on.
@@ -393,7 +393,7 @@ class Fit:
         if known is not None:
             return known == live.key
         stands_for = {one.key for one, other in self.born if other.key == live.key}
-        free = not stands_for and self._bindings.is_free(live)
+        free = not stands_for and self._bindings.is_free(live, is_made=made_token(live))
         stands_for = stands_for or self._bindings.recorded(live)
         if stands_for and recorded.key not in stands_for:
             if not free:

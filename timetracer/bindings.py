@@ -115,30 +115,42 @@ class Bindings:
         """Whether anything is bound at all."""
         return bool(self.run.pairs.live)
 
-    def live(self, recorded: Token) -> str | None:
-        """Return the key of the value that stands for a recorded one, None where none must."""
+    def live(self, recorded: Token, *, is_made: bool = False) -> str | None:
+        """Return the key of the value that stands for a recorded one, None where none must.
+
+        Args:
+            recorded: the recorded value.
+            is_made: whether its process was seen to make it, and so no equal one.
+        """
         own = self._own.live.get(recorded.key)
         if own is not None:
             return own
         shared = self.run.pairs.live.get(recorded.key)
-        return None if shared is None or self._may_rebind(recorded) else shared
+        return None if shared is None or self._may_rebind(recorded, is_made) else shared
 
     def recorded(self, live: Token) -> set[str]:
         """Return the keys of the recorded values that a live one stands for."""
         own = self._own.recorded.get(live.key)
         return own if own is not None else self.run.pairs.recorded.get(live.key, set())
 
-    def is_free(self, live: Token) -> bool:
+    def is_free(self, live: Token, *, is_made: bool = False) -> bool:
         """Tell whether a live value may stand for yet another recorded one. A digest may: that two
-        are the same is seen only within a cassette, since it may come of when each was made."""
-        return live.kind != ID and live.key not in self._own.recorded
+        are the same is seen only within a cassette, since it may come of when each was made.
+
+        Args:
+            live: the live value.
+            is_made: whether this process was seen to make it, and so no equal one.
+        """
+        return not is_made and live.kind != ID and live.key not in self._own.recorded
 
     def was_bound(self, recorded: Token, live: Token) -> bool:
         """Tell whether the run has shown that the one stands for the other."""
         return recorded.key in self.run.pairs.recorded.get(live.key, ())
 
-    def _may_rebind(self, recorded: Token) -> bool:
-        return recorded.kind != ID or self.run.owners.get(recorded.key) == self.path
+    def _may_rebind(self, recorded: Token, is_made: bool) -> bool:
+        if recorded.kind != ID and not is_made:
+            return True
+        return self.run.owners.get(recorded.key) == self.path
 
     def bear(self, pairs: Iterable[tuple[Token, Token]]) -> None:
         """Bind live values to recorded ones, for this cassette and for the run.

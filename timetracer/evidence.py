@@ -120,6 +120,11 @@ def made_values(text: str) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
+def made_token(live: Token) -> bool:
+    """Tell whether this process was seen to make a token."""
+    return live.kind == SECRET and _made_part(live, _made.numbers) in _made.numbers
+
+
 def _made_part(token: Token, made: Container[str]) -> str:
     """Return what of a token was made: all of it, or what stands behind a prefix like "sess_"."""
     if token.kind != SECRET or token.key in made:
@@ -249,6 +254,10 @@ class Evidence:
         one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
         same_prefix = recorded.key.removesuffix(one) == live.key.removesuffix(other)
         return same_prefix and one in self.made and _standard(other) in _made.numbers
+
+    def made_token(self, recorded: Token) -> bool:
+        """Tell whether the recording process was seen to make a token."""
+        return recorded.kind == SECRET and _made_part(recorded, self.made) in self.made
 
     def made_object_id(self, recorded: Token) -> bool:
         """Tell whether the recording process made an ObjectId."""

@@ -85,6 +85,12 @@ class Recorded(Protocol):
     @property
     def arguments_text(self) -> bytes | None: ...
 
+    @property
+    def result_text(self) -> bytes: ...
+
+    @property
+    def failed(self) -> bool: ...
+
     def arguments(self) -> Json: ...
 
     def values(self) -> dict[str, Any]: ...
@@ -463,8 +469,7 @@ class _Kin:
     """The events of one method and of namespaces that may be the same, by their hashes."""
 
     events: list[Any] = field(default_factory=list)
-    masks: dict[tuple[_Path, ...], dict[str, _Bucket]] | None = None
-    left: dict[str, _Bucket] | None = None
+    masks: dict[tuple[Pattern, ...], _Masks] = field(default_factory=dict)
     lasting: dict[str, _Bucket] | None = None
     _barren: dict[bytes, int] = field(default_factory=dict)
 
@@ -475,18 +480,22 @@ class _Kin:
 
     def note_barren(self, asked: _Asked, bindings: Bindings) -> None:
         """Note that a call found nothing."""
-        if self.masks is not None and set(self.masks) == {()}:  # placeholders bind otherwise
+        if set(self.masks.get((), ())) == {()}:  # placeholders bind otherwise
             self._barren[asked.call.key] = bindings.run.births
 
-    def buckets(self, asked: _Asked) -> Iterator[_Bucket]:
-        """Yield the events whose hash is a call's, once for each set of placeholders."""
-        if self.masks is None:
-            self.masks = self._by_mask()
-        for mask, hashed in self.masks.items():
-            bucket = hashed.get(body_hash(asked.arguments, mask))
+    def buckets(
+        self, asked: _Asked, ignore: tuple[Pattern, ...] = ()
+    ) -> Iterator[_Bucket]:
+        """Yield the events whose hash is a call's but for what the user ignores, once for each set
+        of placeholders."""
+        if ignore not in self.masks:
+            self.masks[ignore] = self._by_mask(ignore)
+        left = without_ignored(asked.arguments, ignore) if ignore else asked.arguments
+        for mask, hashed in self.masks[ignore].items():
+            bucket = hashed.get(body_hash(left, mask))
             if bucket is not None:
                 yield bucket
-        if asked.may_hold_durations:
+        if asked.may_hold_durations and not ignore:
             bucket = self._but_for_numbers().get(hash_but_for_numbers(asked.arguments))
             if bucket is not None:
                 yield bucket
@@ -501,25 +510,21 @@ class _Kin:
                     self.lasting.setdefault(hashed, _Bucket()).events[place] = event
         return self.lasting
 
-    def _by_mask(self) -> dict[tuple[_Path, ...], dict[str, _Bucket]]:
-        masks: dict[tuple[_Path, ...], dict[str, _Bucket]] = {}
+    def _by_mask(self, ignore: tuple[Pattern, ...]) -> _Masks:
+        masks: _Masks = {}
         for place, event in enumerate(self.events):
             mask: tuple[_Path, ...] = ()
             if event.redacted and has_placeholders(event.arguments_text):
-                mask = masked_paths(event.arguments())
-            hashed = event.body_hash or body_hash(event.arguments(), mask)
+                mask = masked_paths(without_ignored(event.arguments(), ignore))
+            hashed = "" if ignore else event.body_hash
+            hashed = hashed or body_hash(without_ignored(event.arguments(), ignore), mask)
             buckets = masks.setdefault(mask, {})
             buckets.setdefault(hashed, _Bucket()).events[place] = event
         return masks
 
-    def without(self, ignore: tuple[Pattern, ...], asked: _Asked) -> _Bucket | None:
-        """Return the events whose hash is a call's, but for what the user ignores."""
-        if self.left is None:
-            self.left = {}
-            for place, event in enumerate(self.events):
-                hashed = body_hash(without_ignored(event.arguments(), ignore))
-                self.left.setdefault(hashed, _Bucket()).events[place] = event
-        return self.left.get(body_hash(without_ignored(asked.arguments, ignore)))
+
+_Masks = dict[tuple[_Path, ...], dict[str, _Bucket]]
+"""Where placeholders stand -> hash of all else -> the events."""
 
 
 def masked_paths(arguments: Json) -> tuple[_Path, ...]:
@@ -561,8 +566,11 @@ def _alike(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
 
 def _ignored(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
     kin = index._kin_of(asked) if index._ignore and IGNORED in index._freedoms else None
-    bucket = kin.without(index._ignore, asked) if kin is not None else None
-    return _compared(index, bucket, asked, index._ignore) if bucket is not None else None
+    for bucket in kin.buckets(asked, index._ignore) if kin is not None else ():
+        match = _compared(index, bucket, asked, index._ignore)
+        if match is not None:
+            return match
+    return None
 
 
 def _compared(
@@ -589,6 +597,7 @@ def _compared(
             )
             and fit.needed <= index._freedoms
             and not (fit.by_look and rests_on(asked.arguments, fit.by_look, fit.looks))
+            and not (fit.by_look and _failed_for(event, fit))
             and index._may_answer(event, asked)
         ):
             bindings.bear(fit.born)
@@ -598,6 +607,16 @@ def _compared(
             reason = next((name for name in _LOOSEST if name in fit.needed), "exact")
             return Match(event, reason, tuple((one.text, two.text) for one, two in fit.born))
     return None
+
+
+def _failed_for(event: Any, fit: Fit) -> bool:
+    """Tell whether an event is a failure that names a value bound by its look, such as of a key
+    that is there twice: another value may not be there."""
+    if not event.failed:
+        return False
+    looks = {recorded.key for recorded, live in fit.born if live.key in fit.looks}
+    named = tokens(event.result_text.decode("utf-8", "replace"))
+    return any(token.key in looks for token in named)
 
 
 _LOOSEST = (IGNORED, UNIFIED, ORDER, REDACTED)
