@@ -23,6 +23,7 @@ from tests.support.calls import Driver
 from timetracer import MissError, TraceConfig, register_matcher, use_cassette
 from timetracer.errors import ConfigError
 from timetracer.session import Session
+from timetracer.volatile import replace
 
 WRITTEN, ASKED = "INSERT_ONE", "FIND_ONE"
 Program = Callable[[Driver], Any]
@@ -60,6 +61,13 @@ def made_token(*, digits: bool) -> str:
     return token
 
 
+def made_piece(*, digits: bool) -> str:
+    """The first digits of a UUID: decimal ones alone, as in one of forty, or others too."""
+    while (piece := uuid.uuid4().hex[:8]).isdigit() is not digits:
+        pass
+    return piece
+
+
 by_turns = itertools.cycle([True, False])
 
 
@@ -93,6 +101,11 @@ MADE: dict[str, Callable[[], Any]] = {
     "token of bytes": lambda: secrets.token_bytes(32),
     "token with or without a digit": lambda: made_token(digits=next(by_turns)),
     "token behind a prefix": lambda: "sess_" + secrets.token_urlsafe(24),
+    "beginning of a UUID": lambda: made_piece(digits=next(by_turns)),
+    "end of a UUID": lambda: f"test_{uuid.uuid4().hex[-12:]}",
+    "beginning of a UUID behind letters": lambda: f"user{uuid.uuid4().hex[:6]}@example.com",
+    "beginning of a UUID in capitals": lambda: f"ORD-{uuid.uuid4().hex[:10].upper()}",
+    "short token": lambda: secrets.token_hex(4),
     "now in a name": lambda: f"launcher_{in_hours(0):%Y-%m-%d-%H-%M-%S-%f}",
     "now in a name with capitals": lambda: f"Backup-of-Sales_{in_hours(0):%Y-%m-%dT%H-%M-%S}",
 }
@@ -188,6 +201,17 @@ def test_answers_have_the_live_values(tape: Path) -> None:
     )
 
 
+def test_a_number_is_no_piece_of_an_id() -> None:
+    text = (
+        '{"a":["55501000",55501000],"b":-55501000,"c":[55501000],"d":55501000.5,"e":"tel-55501000"}'
+    )
+    told = replace(text, lambda token: "0badf00d" if token.key == "55501000" else None)
+
+    assert told == (
+        '{"a":["0badf00d",55501000],"b":-55501000,"c":[55501000],"d":55501000.5,"e":"tel-0badf00d"}'
+    )
+
+
 def test_equal_sets_of_made_values_are_found_in_any_order(tape: Path) -> None:
     def program(driver: Driver) -> Any:
         ids = [uuid.uuid4() for _ in range(6)]
@@ -249,6 +273,18 @@ DIFFERENT: dict[str, tuple[Program, Program]] = {
     "another name as long": (
         lambda driver: driver(WRITTEN, document={"_id": "CustomerRegistrationEvent"}),
         lambda driver: driver(WRITTEN, document={"_id": "CustomerRemovalAnnounced_"}),
+    ),
+    "another short literal": (
+        lambda driver: driver(WRITTEN, document={"_id": "batch-00c0ffee"}),
+        lambda driver: driver(WRITTEN, document={"_id": "batch-0badf00d"}),
+    ),
+    "another telephone number": (
+        lambda driver: driver(WRITTEN, document={"_id": "5550100"}),
+        lambda driver: driver(WRITTEN, document={"_id": "5550199"}),
+    ),
+    "a literal for a beginning of a UUID": (
+        lambda driver: driver(WRITTEN, document={"_id": uuid.uuid4().hex[:8]}),
+        lambda driver: driver(WRITTEN, document={"_id": "0badf00d"}),
     ),
     "a token behind another prefix": (
         lambda driver: driver(ASKED, filter={"_id": "sess_" + secrets.token_urlsafe(24)}),

@@ -55,6 +55,7 @@ _MADE_UP = (
         rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
         rb"|[0-9a-fA-F]{16,})"
     ),
+    re.compile(rb"(?<![0-9a-f])[0-9a-fA-F]{6,31}(?![0-9A-Za-z])"),
 )
 """How values that look made up stand in an event: alone, and within longer texts."""
 

@@ -32,7 +32,7 @@ from timetracer.matching import key_to_json
 from timetracer.model import Call, Json
 from timetracer.pairing import pair_events
 from timetracer.redaction import has_placeholders
-from timetracer.volatile import TIME, Token, skeleton, split, tokens
+from timetracer.volatile import TIME, Token, looks_made, skeleton, split, tokens
 
 logger = logging.getLogger("timetracer")
 
@@ -296,6 +296,8 @@ class _Answers(Fit):
         return True
 
     def _may_be_born(self, recorded: Token, live: Token, place: Place) -> bool:
+        if not (looks_made(recorded) and looks_made(live)):
+            return self._evidence.both_made(recorded, live)
         return self._bears and self._unchanged.isdisjoint((recorded.key, live.key))
 
     def _moment(self, recorded: Token, live: Token, place: Place) -> bool:

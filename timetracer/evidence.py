@@ -25,13 +25,15 @@ from bson import ObjectId
 from timetracer import frozen_time
 from timetracer.codec import dumps
 from timetracer.model import Json
-from timetracer.volatile import ID, SECRET, TIME, Token, tokens
+from timetracer.volatile import ID, SECRET, TIME, Token, is_piece, tokens
 
 TOLERANCE = 10.0
 """Seconds by which a time's distance from the clock may differ between two runs."""
 
 _MOST_KNOWN = 100_000
 _PROCESS_DIGITS = slice(8, 18)
+_PIECE = 6
+"""Digits at either end by which a piece of a made value is known."""
 
 STARTED = frozen_time.now()
 """When this process was first able to make a value, in seconds since 1970."""
@@ -45,14 +47,30 @@ class _Made:
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
+        self.ends: dict[str, str] = {}
         self.count = 0
 
     def note(self, *keys: str) -> None:
         self.count += 1
         for key in keys:
             if len(self.numbers) >= _MOST_KNOWN:
-                del self.numbers[next(iter(self.numbers))]
+                oldest = next(iter(self.numbers))
+                del self.numbers[oldest]
+                for end in (oldest[:_PIECE], oldest[-_PIECE:]):
+                    self.ends.pop(end, None)
             self.numbers[key] = self.count
+            self.ends[key[:_PIECE]] = self.ends[key[-_PIECE:]] = key
+
+    def number(self, token: Token) -> int | None:
+        """Return the number of a value, or of the one that it is the beginning or the end of."""
+        found = self.numbers.get(_standard(_made_part(token, self.numbers)))
+        if found is None and is_piece(token):
+            key = token.key.lower()
+            for end in (key[:_PIECE], key[-_PIECE:]):
+                whole = self.ends.get(end, "")
+                if whole.startswith(key) or whole.endswith(key):
+                    return self.numbers.get(whole)
+        return found
 
 
 _made = _Made()
@@ -112,10 +130,9 @@ def made_values(text: str) -> list[str]:
     if not _made.numbers:
         return []
     numbers = {
-        made: number
+        _made_part(token, _made.numbers): number
         for token in tokens(text)
-        if (number := _made.numbers.get(_standard(made := _made_part(token, _made.numbers))))
-        is not None
+        if (number := _made.number(token)) is not None
     }
     return sorted(numbers, key=numbers.__getitem__)
 
@@ -253,7 +270,7 @@ class Evidence:
             return self.made_object_id(recorded) and _digits(live) == object_id_digits()
         one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
         same_prefix = recorded.key.removesuffix(one) == live.key.removesuffix(other)
-        return same_prefix and one in self.made and _standard(other) in _made.numbers
+        return same_prefix and one in self.made and _made.number(live) is not None
 
     def made_token(self, recorded: Token) -> bool:
         """Tell whether the recording process was seen to make a token."""

@@ -360,7 +360,7 @@ def body_hash(arguments: Json, masked: Iterable[_Path] = ()) -> str:
     if masked:
         blanked = _blanked(text, masked)
         text = b"" if blanked is None else blanked
-    return _hash_of_pieces(skeleton(text.decode("utf-8", "replace")))
+    return _hash_of_parts(skeleton(text.decode("utf-8", "replace"), pieces=True))
 
 
 def hash_but_for_numbers(arguments: Json) -> str:
@@ -369,15 +369,15 @@ def hash_but_for_numbers(arguments: Json) -> str:
     Args:
         arguments: the arguments as JSON.
     """
-    bare = skeleton(dumps(arguments).decode("utf-8", "replace"))
-    return _hash_of_pieces(_FRACTION.sub("<number>", bare))
+    bare = skeleton(dumps(arguments).decode("utf-8", "replace"), pieces=True)
+    return _hash_of_parts(_FRACTION.sub("<number>", bare))
 
 
-def _hash_of_pieces(bare: str) -> str:
-    pieces = bare.translate(_BRACKETS).split(",")
-    pieces.sort()
+def _hash_of_parts(bare: str) -> str:
+    parts = bare.translate(_BRACKETS).split(",")
+    parts.sort()
     return hashlib.blake2b(
-        ",".join(pieces).encode("utf-8", "replace"), digest_size=8
+        ",".join(parts).encode("utf-8", "replace"), digest_size=8
     ).hexdigest()
 
 
@@ -410,7 +410,7 @@ def _blanked(text: bytes, paths: Iterable[_Path]) -> bytes | None:
 
 @lru_cache(4096)
 def _kin_key(group: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(skeleton(part) for part in group)
+    return tuple(skeleton(part, pieces=True) for part in group)
 
 
 def _group_key(parts: list[str]) -> Callable[[Any], tuple[str, ...]]:

@@ -20,7 +20,7 @@ from timetracer.entropy import hash_seed
 from timetracer.errors import ABSENT, CallSite, Difference, MissError, Remedy
 from timetracer.model import Call, Json
 from timetracer.nearest import Nearest
-from timetracer.volatile import ID, skeleton, tokens
+from timetracer.volatile import ID, looks_made, skeleton, tokens
 
 _SHOWN_PLACES = 5
 _SHOWN_LENGTH = 80
@@ -269,7 +269,8 @@ def _is_made_anew(difference: Difference) -> bool:
 
 def _is_made_anew_id(difference: Difference) -> bool:
     return _is_made_anew(difference) and any(
-        token.kind == ID for token in tokens(dumps(difference.asked).decode("utf-8", "replace"))
+        token.kind == ID and looks_made(token)
+        for token in tokens(dumps(difference.asked).decode("utf-8", "replace"))
     )
 
 

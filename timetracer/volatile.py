@@ -10,7 +10,6 @@ looks: ObjectIds, UUIDs, times, digests and tokens, as values of their own or wi
 
 from __future__ import annotations
 
-import ast
 import base64
 import json
 import re
@@ -85,6 +84,10 @@ def _epoch_shape(text: str) -> str:
     return f"epoch {len(whole)}{dot}"
 
 
+def _piece_shape(text: str) -> str:
+    return f"piece {len(text)}"
+
+
 def _hex_shape(text: str) -> str:
     return f"hex {len(text)}"
 
@@ -94,6 +97,7 @@ _END = "(?![0-9A-Za-z])"
 _UUID = f"{_H}{{8}}-{_H}{{4}}-{_H}{{4}}-{_H}{{4}}-{_H}{{12}}{_END}"
 _OBJECT_ID = f"(?:[0-9a-f]{{24}}|[0-9A-F]{{24}}){_END}"
 _DIGEST = f"(?:[0-9a-f]{{32,}}|[0-9A-F]{{32,}}){_END}"
+_PIECE = f"(?:[0-9a-f]{{6,31}}|[0-9A-F]{{6,31}}){_END}"
 _DAY = r"(?:19|20)\d\d(?P<between>[-_/]?)\d\d(?P=between)\d\d[T_-]?\d\d"
 _CHARACTER = "[0-9A-Za-z+/_-]"
 _OPAQUE = (
@@ -122,10 +126,12 @@ FORMS = (
         _epoch_shape,
     ),
     Form("opaque", SECRET, _OPAQUE, _itself, lambda text: f"token {len(text)}"),
+    Form("piece", ID, _PIECE, _itself, _piece_shape),
 )
 """The looks, the more telling first: where two fit at the same place, the first is taken."""
 
-_BY_NAME = {form.name: form for form in FORMS}
+_GLUED = Form("glued", ID, _PIECE, _itself, _piece_shape)
+_BY_NAME = {form.name: form for form in (*FORMS, _GLUED)}
 _UUID_BYTES = Form(
     "binary",
     ID,
@@ -136,17 +142,27 @@ _UUID_BYTES = Form(
 _BYTES = Form("bytes", SECRET, "", _itself, lambda text: f"bytes {len(text)}")
 
 # A stretch that may hold some: scanning for it costs a fifth of trying all looks everywhere.
-_RUN = r"[0-9A-Za-z+/_.:,=\\-]{10,}(?: \d[0-9:.,]{7,})?"
+_RUN = r"[0-9A-Za-z+/_.:,=\\-]{8,}(?: \d[0-9:.,]{7,})?"
 _ANY_LOOK = "|".join(f"(?P<{form.name}>{form.pattern})" for form in FORMS)
 _run = re.compile(_RUN)
-_looks = re.compile(rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})")
+_looks = re.compile(
+    rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})|(?<=[g-z])(?P<glued>{_PIECE})"
+)
+_PIECES = frozenset({"piece", "glued"})
 _bytes_repr = re.compile(r"""\bb(?:'(?:[^'"\\]|\\[^u])*'|\\"(?:[^"\\]|\\[^"u])*\\")""")
 _BASE64 = '"base64":"'
 
 
+def is_piece(token: Token) -> bool:
+    """Tell whether a value is a few hex digits, which may be a piece of an id."""
+    return token.form.startswith("piece")
+
+
 def looks_made(token: Token) -> bool:
     """Tell whether a value's look alone suggests that it was made up: a word of capital and small
-    letters may be a name as well."""
+    letters may be a name as well, and a few hex digits a number."""
+    if is_piece(token):
+        return False
     return not token.form.startswith("token") or any(map(str.isdigit, token.key))
 
 
@@ -165,9 +181,16 @@ def tokens(text: str) -> list[Token]:
     return found
 
 
-def skeleton(text: str) -> str:
-    """Return JSON text with what looks made up blanked; no JSON any more."""
-    return _exchange(text, lambda token: f"<{token.form}>")
+def skeleton(text: str, *, pieces: bool = False) -> str:
+    """Return JSON text with what looks made up blanked; no JSON any more.
+
+    Args:
+        text: JSON without whitespace between its tokens.
+        pieces: whether that goes for a few hex digits, too, which may be the beginning of an id.
+    """
+    if pieces:
+        return _exchange(text, lambda token: f"<{token.form}>")
+    return _exchange(text, lambda token: None if is_piece(token) else f"<{token.form}>")
 
 
 def replace(text: str, get: Callable[[Token], str | None]) -> str:
@@ -196,8 +219,9 @@ def replace_in_reprs(text: str, get: Callable[[Token], str | None]) -> str:
 
     def changed(match: re.Match[str]) -> str:
         try:
-            held = ast.literal_eval(json.loads(f'"{match[0]}"'))
-        except (ValueError, SyntaxError):
+            inner = json.loads(f'"{match[0]}"')[2:-1]
+            held = inner.encode("ascii").decode("unicode_escape").encode("latin-1")
+        except ValueError:
             return match[0]
         if len(held) != 16:
             return match[0]
@@ -248,13 +272,26 @@ def _exchange(text: str, change: Callable[[Token], str | None]) -> str:
             token = _binary(run[0])
             changed = None if token is None else change(token)
             return run[0] if changed is None else changed
-        return _looks.sub(one, run[0])
+        start = run.start()
+        return _looks.sub(lambda match: one(match, start), run[0])
 
-    def one(match: re.Match[str]) -> str:
+    def one(match: re.Match[str], start: int) -> str:
+        if match.lastgroup in _PIECES and _is_number(text, start + match.start(), len(match[0])):
+            return match[0]
         changed = change(_token(match))
         return match[0] if changed is None else changed
 
     return _run.sub(in_run, text)
+
+
+def _is_number(text: str, start: int, length: int) -> bool:
+    """Tell whether digits in JSON text are, or may be, part of a number and of no string."""
+    before, after = text[start - 1 : start], text[start + length : start + length + 1]
+    return before in _BEFORE_NUMBERS and after in _AFTER_NUMBERS
+
+
+_BEFORE_NUMBERS = frozenset(":,[-.")
+_AFTER_NUMBERS = frozenset(",}].eE")
 
 
 def _token(match: re.Match[str]) -> Token:
