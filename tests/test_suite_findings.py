@@ -90,3 +90,65 @@ def test_digests_that_tests_have_in_common_in_one_run_only(
     for order in ("", "reversed"):
         replayed = project.replay(MODE="replay", ALIKE=alike_in, ORDER=order)
         assert (replayed.code, replayed.tests, replayed.outcomes) == (0, 2, {}), replayed.text
+
+
+def test_what_motor_is_left_with_belongs_to_the_test_that_asked_for_it(project: Project) -> None:
+    # Motor is imported after the plugin is at work. Its one thread is busy until the next test has
+    # begun, and only then gets to a call that nobody waits for.
+    pytest.importorskip("motor")
+    project.write(
+        "test_queued.py",
+        """
+        import asyncio, os, time
+        os.environ["MOTOR_MAX_WORKERS"] = "1"
+        from motor.frameworks.asyncio import _EXECUTOR
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        def test_queued():
+            async def ask():
+                client = AsyncIOMotorClient("{uri}", io_loop=asyncio.get_running_loop())
+                _EXECUTOR.submit(time.sleep, 0.4)
+                client["{database}"].things.insert_one({"_id": 1})
+
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(ask())
+            loop.close()
+
+        def test_next():
+            _EXECUTOR.submit(int).result(10)
+        """,
+    )
+    assert_replays(project, count=2)
+    (queued,) = [name for name in project.cassettes() if name.endswith("test_queued.json")]
+    assert '"method":"INSERT_ONE"' in (project.path / queued).read_text()
+
+
+def test_a_failure_is_told_though_garbage_tells_its_own_meanwhile(project: Project) -> None:
+    # A future whose exception nobody asked for logs a traceback when it is collected.
+    project.write(
+        "test_garbage.py",
+        """
+        import ast, gc
+
+        class Left:
+            def __init__(self):
+                self.itself = self
+
+            def __del__(self):
+                ast.parse("a + (b + (c + d))")
+                Left()
+
+        def test_fails():
+            gc.set_threshold(20)
+            Left()
+            raise AssertionError("on purpose")
+        """
+        + "\n" + "\n".join(f"        def unused_{number}(): return ({number}, 1, 2)"
+                           for number in range(300)),
+    )
+    ended = project.record()
+    assert ended.outcomes == {
+        "test_garbage.py::test_fails": "setup passed, call failed, teardown passed"
+    }, ended.text
+    assert "on purpose" in ended.text
+    assert "INTERNALERROR" not in ended.text

@@ -162,10 +162,12 @@ def _call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
+    errand = ERRAND.get()
+    if errand is not None:
+        session = errand.session or session  # a thread may get to it when the next test has begun
     exchange, args, kwargs = _begin(row, parameters, plugin, session, instance, args, kwargs)
     if exchange is None:
         return wrapped(*args, **kwargs)
-    errand = ERRAND.get()
     event = session.answer(exchange.call, reads=row.reads, up=_UP_FROM_CALL)
     while (seconds := _cancelled_after(plugin, event)) is not None:
         plugin.replaying(exchange, event)
@@ -208,7 +210,7 @@ class Errand:
     """
 
     def __init__(self, session: Session | None = None, before: Errand | None = None) -> None:
-        self._session = session
+        self.session = session
         self._ticket = session.begin() if session is not None else None
         self._before = before
         self._answered = threading.Event()
@@ -233,13 +235,13 @@ class Errand:
     def begin(self, session: Session) -> Ticket:
         """Return the ticket of a call that it makes now."""
         ticket, self._ticket = self._ticket, None
-        return session.begin() if ticket is None or session is not self._session else ticket
+        return session.begin() if ticket is None or session is not self.session else ticket
 
     def end(self) -> None:
         """Give the ticket back if no call was made, such as by reading on in a cursor."""
         ticket, self._ticket = self._ticket, None
-        if ticket is not None and self._session is not None:
-            self._session.leave_out(ticket)
+        if ticket is not None and self.session is not None:
+            self.session.leave_out(ticket)
 
     @property
     def cancelled(self) -> bool:

@@ -92,24 +92,26 @@ WIDE = Wide(UNDECIDED)
 """What this process has beside the sessions of its requests; only `process` changes it."""
 
 
-_first_session: list[Callable[[], None]] = []
+_first_session: list[Callable[[], bool | None]] = []
 _any_session = False
 
 
-def at_first_session(prepare: Callable[[], None]) -> None:
+def at_first_session(prepare: Callable[[], bool | None]) -> None:
     """Have something done once a session is opened, at once if one was: what a program that is
-    neither recorded nor replayed need not pay for."""
-    if _any_session:
-        prepare()
-    else:
+    neither recorded nor replayed need not pay for.
+
+    Args:
+        prepare: does it; where it returns True, it is called again at the next session.
+    """
+    if prepare not in _first_session and (not _any_session or prepare()):
         _first_session.append(prepare)
 
 
 def _prepare_sessions() -> None:
     global _any_session
     _any_session = True
-    while _first_session:
-        _first_session.pop()()
+    waiting = _first_session[::-1]
+    _first_session[:] = [prepare for prepare in waiting if prepare()]
 
 
 class Session:
@@ -148,7 +150,7 @@ class Session:
         kind: str = "request",
         verification: Verification | None = None,
     ) -> None:
-        if not _any_session:
+        if _first_session or not _any_session:
             _prepare_sessions()
         self.config = config
         self.mode = mode

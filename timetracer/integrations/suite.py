@@ -11,12 +11,14 @@ any part of the suite replays in any order.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import gc
 import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,13 +137,13 @@ class Scope:
         Args:
             failed: whether it was interrupted, so that the recording may be incomplete.
         """
+        if self.session.recording is not None:
+            self.session.recording.settle(_SETTLE_SECONDS)
         if self._depth > 0:
             self._depth = 1
             self.leave()
         self.finished = True
         self.session.seconds = time.monotonic() - self.began
-        if self.session.recording is not None:
-            self.session.recording.settle(_SETTLE_SECONDS)
         self.session.finish(failed=failed)
 
 
@@ -365,7 +367,8 @@ class Suite:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
         """Fail a test that missed, whatever became of the error in the program."""
-        report = yield
+        with _nothing_collected():
+            report = yield
         missed = self._new_misses()
         if missed:
             self._missed.setdefault(item, []).extend(missed)
@@ -454,6 +457,21 @@ class Suite:
             terminalreporter.write_line(
                 "In CI (CI is set), tests marked once or new_episodes replay and record nothing."
             )
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Keep garbage until a failure is told. Python 3.11 cannot parse its source if garbage that it
+    collects meanwhile parses too, such as a future that logs an error nobody asked for: pytest
+    ended with an internal error."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def told_miss(miss: MissError) -> str:

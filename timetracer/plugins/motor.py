@@ -107,13 +107,17 @@ _latest: weakref.ref[Errand] | None = None
 _asking = RLock()
 
 
-def _watch_executors() -> None:
-    """Watch the leaf of every framework that is loaded; looked at again at the first session."""
+def _watch_executors() -> bool:
+    """Watch the leaf of every framework that is loaded; tell whether to look again at the next
+    session, since Motor may be imported between two."""
+    if LIB not in clients.enabled:
+        return False
     for place in _FRAMEWORKS:
-        if LIB in clients.enabled and is_loaded(place) and place not in _watched:
+        if is_loaded(place) and place not in _watched:
             row = GuardRow(place, "run_on_executor", _execute)
             _watched[place] = Installation(pymongo.PLUGIN, (), (row,), ())
             _watched[place].install()
+    return len(_watched) < len(_FRAMEWORKS)
 
 
 def _leave_executors() -> None:
