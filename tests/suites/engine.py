@@ -113,14 +113,14 @@ class Proof:
     Args:
         suite: the row.
         installed: where it is.
-        small: whether only its small part is run.
+        port: where the suite looks for a server.
     """
 
-    def __init__(self, suite: Suite, installed: Installed, *, small: bool = False) -> None:
+    def __init__(self, suite: Suite, installed: Installed, *, port: int = PORT) -> None:
         self.suite = suite
-        self.tests = suite.small if small else suite.tests
         self.installed = installed
-        self.work = self.installed.place / ("small" if small else "work")
+        self.port = port
+        self.work = self.installed.place / "work"
         self.work.mkdir(exist_ok=True)
         self.cassettes = self.work / "cassettes"
         self.results: dict[str, Result] = {}
@@ -142,15 +142,16 @@ class Proof:
         """Run the suite in one way."""
         if run.mode == "record":
             shutil.rmtree(self.cassettes, ignore_errors=True)
-        with contextlib.nullcontext() if run.mode == "replay" else running_server(PORT) as server:
-            assert server is None or server.ours, "unset MONGODB_URI: suites ask localhost:27017"
+        replays = run.mode == "replay"
+        with contextlib.nullcontext() if replays else running_server(self.port) as server:
+            assert server is None or server.ours, "unset MONGODB_URI: suites look on localhost"
             result = self._alone(run) if run.every else self._whole(run)
         self.results[run.name] = result
         self.keep()
         return result
 
     def _whole(self, run: Run) -> Result:
-        return self._pytest(run, run.name.replace(" ", "-"), self.tests, {})
+        return self._pytest(run, run.name.replace(" ", "-"), self.suite.tests, {})
 
     def _alone(self, run: Run) -> Result:
         """Run some tests, each in a process of its own."""
@@ -199,11 +200,11 @@ class Proof:
             if shutil.which("cc") is None:
                 return Result(skipped="there is no C compiler")
             environment["LD_PRELOAD"] = _later(self.work)
-        path = [str(OBSERVER)]
+        path = [str(OBSERVER), *self.installed.path]
         guard = self.work / f"{name}.guard.jsonl"
         guard.unlink(missing_ok=True)
         if run.mode == "replay":
-            rules = Rules(ports=(PORT,), dns=False, threads="none")
+            rules = Rules(ports=(self.port,), dns=False, threads="none")
             environment.update(guarded(guard, rules))
             path.insert(0, str(GUARD))
         environment["PYTHONPATH"] = os.pathsep.join(path)

@@ -34,11 +34,13 @@ class Installed:
         place: the directory of all that concerns it.
         source: the unpacked release, where its tests are run.
         python: the interpreter of its environment.
+        path: further directories of modules, where Timetracer is not in the environment.
     """
 
     place: Path
     source: Path
     python: str
+    path: tuple[str, ...] = ()
 
 
 def install(suite: Suite) -> Installed:

@@ -18,7 +18,6 @@ class Suite:
         tests: the files or directories of its tests, relative to the unpacked distribution.
         options: options of pytest that its tests need.
         environment: variables that its tests need.
-        small: files of tests that are run where there is no time for all; () for none.
     """
 
     name: str
@@ -29,7 +28,6 @@ class Suite:
     tests: tuple[str, ...] = ("tests",)
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    small: tuple[str, ...] = ()
 
 
 SUITES = (
@@ -38,7 +36,6 @@ SUITES = (
         "an ODM",
         "umongo==4.0.0",
         extras="motor",
-        small=("tests/frameworks/test_pymongo.py",),
     ),
     Suite(
         "cachelib",
