@@ -627,6 +627,7 @@ def _tool_table(file: Path) -> dict[str, Any] | None:
     raise _bad_project(file, f"tool.timetracer is {table!r} and not a table")
 
 
+@functools.lru_cache(maxsize=8)  # each test of a suite asks
 def _parsed(file: Path, data: bytes) -> dict[str, Any]:
     """The file's content; a file that cannot be read is nothing to us unless it has our table."""
     loads = _toml_reader()
