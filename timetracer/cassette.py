@@ -46,7 +46,7 @@ logger = logging.getLogger("timetracer")
 BINDINGS: dict[str, Json] = {}
 """Placeholder label -> live value, for all cassettes that this process replays."""
 
-BODY_HASH = "skeleton 2"
+BODY_HASH = "skeleton 3"
 """How `body_hash` is made; a cassette that says so is trusted to have them."""
 
 _MADE_UP = (
