@@ -181,6 +181,25 @@ def header_text(header: dict[str, Json]) -> bytes:
     return head + b"".join(rest) + b"," + _EVENTS
 
 
+def with_session(data: bytes, path: str, news: dict[str, Json]) -> bytes:
+    """Return a cassette's bytes with more in its header's "session"; its events stay as they are.
+
+    Args:
+        data: the bytes.
+        path: where they came from, for errors.
+        news: what is set there.
+
+    Raises:
+        CassetteFormatError, CassetteVersionError: as `parse`.
+    """
+    header = header_of(data, path)
+    header["session"] = {**(header.get("session") or {}), **news}
+    start = data.find(_EVENTS)
+    if data.startswith(_HEAD) and start > 0:
+        return header_text(header) + data[start + len(_EVENTS) :]
+    return b"".join(render(header, (event.line for event in parse(data, path).events)))
+
+
 def _number(milliseconds: float) -> bytes:
     return orjson.dumps(round(milliseconds, 3))
 

@@ -169,7 +169,12 @@ def orphans(directory: StrPath) -> tuple[str, ...]:
     """
     store = FileStore(Path(directory))
     found = (store.locate(name) for name in store.names() if _is_cassette(store, name))
-    return tuple(path for path in found if not runs.is_claimed(_OPENED, os.path.abspath(path)))
+    return tuple(path for path in found if not is_opened(path))
+
+
+def is_opened(path: str) -> bool:
+    """Tell whether a process of this run has read or written a cassette."""
+    return runs.is_claimed(_OPENED, os.path.abspath(path))
 
 
 def _is_cassette(store: FileStore, name: str) -> bool:

@@ -232,6 +232,7 @@ def _for_child(reopen: Callable[..., Session]) -> Session:
     block = WIDE.explicit
     own_stem = block is not None and block.kind == SUITE  # else it is beside the parent's
     session = reopen(kind="process", claims=True, first_take=1 if own_stem else 2)
+    session.node = block.node if block is not None else None
     if session.recording is not None or session.verification is not None:
         _finish_at_exit()
     return session

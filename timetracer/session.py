@@ -65,7 +65,7 @@ CURRENT: ContextVar[Session | Exchange | Pass | None] = ContextVar("timetracer",
 class Wide:
     """The process-wide session: `session` is what calls outside requests belong to, `blocks` are
     the explicit cassettes that are open, the innermost last. In a process that a test started,
-    `remedy` is what to do about a miss, and its data are made up."""
+    `remedy` is what to do about a miss, `node` the test, and its data are made up."""
 
     session: Session | Pass | None
     blocks: list[Session] = field(default_factory=list)
@@ -77,6 +77,7 @@ class Wide:
     ending: int = 0
     remedy: str | None = None
     made_up_data: bool = False
+    node: str | None = None
 
     @property
     def explicit(self) -> Session | None:
@@ -126,7 +127,7 @@ class Session:
         misses: every miss, also those that the application swallowed.
         layers: further cassettes that answer what `cassette` does not hold.
         verification: what the mode verify has found, None in any other.
-        node: the test or fixture that it is for, None elsewhere.
+        node: the test or fixture that it is for, also in a process of it; None elsewhere.
         seconds: how long it lasted, once it has ended.
         entropy: the random numbers of its program, None where they are left alone.
         moment: when its program is to run, None where that is now.
@@ -165,7 +166,7 @@ class Session:
         self.response: ResponseRecord | None = None
         self.misses: list[MissError] = []
         self.layers: list[Cassette] = []
-        self.node: str | None = None
+        self.node: str | None = WIDE.node if kind == "process" else None
         self.seconds = 0.0
         self.topologies: dict[str, Json] = {}
         self.driver_documents: dict[int, Any] = {}

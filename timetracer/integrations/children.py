@@ -54,6 +54,7 @@ class Children:
                 "mode": "replay" if session.only_replays else session.mode.name,
                 "cassette": f"{stem}.child.json",
                 "misses": self._misses,
+                "node": session.node,
                 "remedy": session.remedy,
                 "worker": os.environ.get(_WORKER),
             }
@@ -98,7 +99,7 @@ def begin() -> None:
         return  # a worker of pytest-xdist, which has tests of its own
     os.environ["TIMETRACER_MODE"] = told["mode"]
     os.environ["TIMETRACER_CASSETTE"] = told["cassette"]
-    WIDE.remedy, WIDE.made_up_data = told["remedy"], True
+    WIDE.remedy, WIDE.made_up_data, WIDE.node = told["remedy"], True, told["node"]
     enable_drivers()
     _begin_telling()
 

@@ -9,6 +9,7 @@ pytest imports this module at every start; the core and the driver are imported 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import inspect
@@ -33,6 +34,14 @@ logger = logging.getLogger("timetracer")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 UNUSED = "timetracer_unused"
+PRUNE = "timetracer_prune"
+EXPIRE = "timetracer_expire"
+KEEPING = "timetracer-housekeeping"
+SENT = "timetracer"
+"""Under which name a worker of xdist sends what it knows."""
+
+COLLECTED = pytest.StashKey["list[pytest.Item]"]()
+"""All tests of a run, also those that are deselected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +241,7 @@ class CassetteBlock:
     """
 
     def __init__(
-        self, fixture: CassetteFixture, path: StrPath | None, *, allow_unused: bool
+        self, fixture: CassetteFixture, path: StrPath | None, *, allow_unused: bool | None
     ) -> None:
         self._fixture = fixture
         self._path = path
@@ -259,7 +268,7 @@ class CassetteBlock:
         cassette, undo = self._open.pop()
         undo.__exit__(kind, error, traceback)
         if cassette.unused:
-            self._fixture.note_unused(cassette, fail=error is None and not self._allow_unused)
+            self._fixture.note_unused(cassette, self._allow_unused, raised=error is not None)
 
     async def __aenter__(self) -> FixtureCassette:
         """Open the cassette and return it."""
@@ -323,7 +332,7 @@ class CassetteFixture:
         self._blocks: list[CassetteBlock] = []
 
     def __call__(
-        self, path: StrPath | None = None, *, allow_unused: bool = True
+        self, path: StrPath | None = None, *, allow_unused: bool | None = None
     ) -> CassetteBlock:
         """Return a block.
 
@@ -331,7 +340,8 @@ class CassetteFixture:
             path: the cassette. A name counts from `timetracer_cassette_dir`, then from the setting
                 cassette_dir; without a suffix it gets that of the setting compression. None for
                 the test's own name; the test's second block without a name has another, and so on.
-            allow_unused: False to fail the test if it leaves replayed events unused.
+            allow_unused: False to fail the test if it leaves replayed events unused, True not to
+                tell of them; None to do what --timetracer-unused says.
         """
         return CassetteBlock(self, path, allow_unused=allow_unused)
 
@@ -366,24 +376,31 @@ class CassetteFixture:
         where = self._choose(name, config, remedy)
         return open_file(where, config, kind="fixture", remedy=remedy, made_up_data=True)
 
-    def note_unused(self, cassette: FixtureCassette, *, fail: bool) -> None:
+    def note_unused(
+        self, cassette: FixtureCassette, allowed: bool | None, *, raised: bool
+    ) -> None:
         """Report the events that answered no call, where that was asked for.
 
         Args:
             cassette: the cassette, which has some.
-            fail: whether they fail the test.
+            allowed: what the block says of them, None for nothing.
+            raised: whether the block ended before its end.
         """
-        count, of = len(cassette.unused), len(cassette.events)
-        lines = [f"{count} of {of} events of {cassette.session.where} answered no call:"]
-        lines += [
-            f"  event {event.eid}: {event.method.lower()} on {event.url}"
+        asked = self._item.config.getoption(UNUSED)
+        if allowed is None:
+            allowed = _marked(self._item, "allow_unused")
+        if allowed:
+            return
+        events = [
+            f"event {event.eid}: {event.method.lower()} on {event.url}"
             for event in cassette.unused
         ]
-        if self._item.config.getoption(UNUSED):
-            self._item.user_properties.append((UNUSED, "\n".join(lines)))
-        if fail:
+        told = told_unused(cassette.session.where, events, len(cassette.events))
+        if asked:
+            self._item.user_properties.append((UNUSED, told))
+        if not raised and (allowed is False or asked == "fail"):
             remedy = f"If the test needs them no more, record it again: {cassette.session.remedy}"
-            pytest.fail("\n".join([*lines, remedy]), pytrace=False)
+            pytest.fail(f"{told}\n{remedy}", pytrace=False)
 
     def _own_name(self) -> str:
         from timetracer.naming import safe_stem, take_name
@@ -418,6 +435,24 @@ class CassetteFixture:
         return found or places[0]
 
 
+def told_unused(where: str, unused: list[str], events: int) -> str:
+    """Return what is told of a cassette with events that answered no call.
+
+    Args:
+        where: the cassette.
+        unused: those events, as text.
+        events: how many it holds.
+    """
+    head = f"{len(unused)} of {events} events of {where} answered no call:"
+    return "\n  ".join([head, *unused])
+
+
+def _marked(item: pytest.Item, name: str) -> Any:
+    """Return what the narrowest marker says of an argument, None for nothing."""
+    given = (mark.kwargs[name] for mark in item.iter_markers("timetracer") if name in mark.kwargs)
+    return next(given, None)
+
+
 def _is_there(path: str) -> bool:
     from timetracer.stores import find_latest, split_suffix
     from timetracer.stores.files import FileStore
@@ -434,6 +469,15 @@ def below(config: pytest.Config, directory: str, file: Path) -> str:
     root = config.rootpath
     inside = file.parent.relative_to(root) if file.is_relative_to(root) else Path()
     return os.path.join(directory, *inside.parts)
+
+
+class _Unused(argparse.Action):
+    """Keeps which of its spellings was given."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, (option_string or "").partition("=")[2] or "list")
 
 
 MODES = ("off", "record", "replay", "once", "new_episodes", "verify")
@@ -471,11 +515,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="ask what to accept of recordings that are not what was recorded before",
     )
+    # Spelled out, so that it does not take a file that follows it for its value.
     group.addoption(
         "--timetracer-unused",
-        action="store_true",
+        "--timetracer-unused=list",
+        "--timetracer-unused=fail",
+        action=_Unused,
+        nargs=0,
+        default=None,
         dest=UNUSED,
-        help="list the events of replayed cassettes that answered no call",
+        help="list the events of replayed cassettes that answered no call, or fail their tests",
+    )
+    group.addoption(
+        "--timetracer-prune",
+        action="store_true",
+        dest=PRUNE,
+        help="remove cassettes of tests that are gone, once the whole suite has passed",
     )
     group.addoption(
         "--timetracer-entropy",
@@ -486,6 +541,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("timetracer_entropy", "as --timetracer-entropy", default=None)
     parser.addini("timetracer", "as --timetracer", default=None)
     parser.addini("timetracer_cassette_dir", "as --timetracer-cassette-dir", default=None)
+    parser.addini(
+        EXPIRE,
+        "age from which on a cassette is stale, and what then: 90d, 90d fail, 90d record",
+        default="",
+    )
     parser.addini("timetracer_ignore", "places in arguments that are not compared", type="args")
 
 
@@ -496,6 +556,23 @@ def pytest_configure(config: pytest.Config) -> None:
         "timetracer(mode, cassettes, ignore, allow_repeats, strict_order, allow_unused, "
         "freeze_time, ...): how the test's driver calls are recorded and replayed",
     )
+    if config.getini(EXPIRE):
+        _check_expiry(config.getini(EXPIRE))
+
+
+def _check_expiry(text: str) -> None:
+    from timetracer.errors import ConfigError
+    from timetracer.integrations.freshness import Expiry
+
+    try:
+        Expiry.parse(text)
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note each test before any is deselected."""
+    item.config.stash.setdefault(COLLECTED, []).append(item)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -528,12 +605,27 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any(item.get_closest_marker("timetracer") for item in session.items):
         given = session.config.known_args_namespace.timetracer
         said = given or os.environ.get("TIMETRACER_MODE", "").strip().lower()
-        _register_suite(session.config, said or None, forced=given is not None)
+        _register_suite(session.config, said or None, forced=given is not None, within=session)
 
 
-def _register_suite(config: pytest.Config, mode: str | None, *, forced: bool) -> None:
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """Begin where only the workers of xdist have seen that a test has a marker."""
+    known = node.config.pluginmanager
+    if SENT in getattr(node, "workeroutput", {}) and not known.has_plugin(KEEPING):
+        _register_suite(node.config, None, forced=False)
+        known.get_plugin(KEEPING).pytest_testnodedown(node, error)
+
+
+def _register_suite(
+    config: pytest.Config,
+    mode: str | None,
+    *,
+    forced: bool,
+    within: pytest.Session | None = None,
+) -> None:
     from timetracer.errors import ConfigError
-    from timetracer.integrations import review, suite, verifying
+    from timetracer.integrations import housekeeping, review, suite, verifying
 
     if config.pluginmanager.has_plugin(suite.NAME):
         return
@@ -549,6 +641,10 @@ def _register_suite(config: pytest.Config, mode: str | None, *, forced: bool) ->
     config.pluginmanager.register(plugin, suite.NAME)
     config.pluginmanager.register(verifying.Verifying(plugin), verifying.NAME)
     config.pluginmanager.register(review.Review(plugin), review.NAME)
+    keeping = housekeeping.Housekeeping(plugin)
+    config.pluginmanager.register(keeping, KEEPING)
+    if within is not None:  # who is registered by a hook is not called by it
+        keeping.pytest_collection_finish(within)
 
 
 def _directory(config: pytest.Config) -> str | None:
@@ -590,7 +686,13 @@ def _has_settings(file: Path) -> bool:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """List the unused events. They come with the reports, as a worker of xdist sends them too."""
-    if not terminalreporter.config.getoption(UNUSED):
+    config = terminalreporter.config
+    if config.getoption(PRUNE) and not config.pluginmanager.has_plugin(KEEPING):
+        terminalreporter.write_line(
+            "timetracer: nothing is removed: the suite is neither recorded nor replayed. Add "
+            "--timetracer=replay."
+        )
+    if not config.getoption(UNUSED):
         return
     reports = [one for group in terminalreporter.stats.values() for one in group]
     unused = dict.fromkeys(

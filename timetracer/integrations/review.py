@@ -26,7 +26,9 @@ from timetracer.bindings import Run
 from timetracer.cassette import Cassette
 from timetracer.comparing import KINDS, Drift, Known, compare_tapes, count_kinds
 from timetracer.errors import CassetteError
+from timetracer.integrations.freshness import Expiry, confirmed
 from timetracer.integrations.suite import Suite
+from timetracer.naming import parse_take, take_name
 from timetracer.stores import write_alone
 from timetracer.stores.files import FileStore
 from timetracer.volatile import TIME, Token, replace, tokens
@@ -156,12 +158,13 @@ def _ids(cassette: Cassette | None) -> set[str]:
     return {token.key for event in events for token in _tokens(event.line)}
 
 
-def settle(cases: list[Case], run: Run) -> None:
+def settle(cases: list[Case], run: Run, expiry: Expiry | None = None) -> None:
     """Write what is in force, and remove what is not needed.
 
     Args:
         cases: the recordings, judged.
         run: which of their values stands for which old one.
+        expiry: when a cassette is too old, None for never.
     """
     kept = {case.target for case in cases if not case.accepted}
     for case in cases:
@@ -175,6 +178,41 @@ def settle(cases: list[Case], run: Run) -> None:
                 store.remove(name)
         elif not case.refused:
             store.remove(name)
+            if is_to_confirm(case, cases, expiry):
+                _confirm(case)
+
+
+def is_to_confirm(case: Case, cases: list[Case], expiry: Expiry | None) -> bool:
+    """Tell whether a cassette that stays is to say in its header that it was recorded again: it
+    ages, or its takes would no longer show that they are of one recording.
+
+    Args:
+        case: the recording of what stays.
+        cases: all recordings.
+        expiry: when a cassette is too old, None for never.
+    """
+    if expiry is not None and case.old is not None and expiry.is_half_over(case.old.header):
+        return True
+    takes = _takes(case.target)
+    if len(takes) < 2:
+        return False
+    staying = {one.target for one in cases if not one.accepted}
+    return not takes <= staying
+
+
+def _takes(path: str) -> set[str]:
+    """Return the paths of all takes of a cassette."""
+    store, name = FileStore.for_path(path)
+    parts = parse_take(name)
+    beside = map(parse_take, store.names(parts[0])) if parts is not None else ()
+    found = {take_name(*one) for one in beside if one is not None and parts and one[0] == parts[0]}
+    return {store.locate(one) for one in found}
+
+
+def _confirm(case: Case) -> None:
+    store, name = FileStore.for_path(case.target)
+    by = case.new.header.get("session") or {}
+    write_alone(store, name, [confirmed(store.read(name), case.target, by)])
 
 
 def _with_old_ids(data: bytes, case: Case, run: Run, kept: set[str]) -> bytes | None:
@@ -255,13 +293,13 @@ class Review:
             spread(cases, run)
             for line in told(cases):
                 terminalreporter.write_line(line)
-        settle(cases, run)
+        settle(cases, run, self.suite.expiry)
 
     def pytest_unconfigure(self) -> None:
         """Settle it where there was no summary."""
         cases, run = self._judged()
         spread(cases, run)
-        settle(cases, run)
+        settle(cases, run, self.suite.expiry)
 
     def _judged(self) -> tuple[list[Case], Run]:
         if hasattr(self.suite.config, "workeroutput"):

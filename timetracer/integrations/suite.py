@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import gc
-import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ from timetracer import runs
 from timetracer.config import SETTINGS, TraceConfig, configured, force, resolve
 from timetracer.errors import ConfigError, MissError, TimetracerError
 from timetracer.integrations.children import Children, enable_drivers
-from timetracer.integrations.pytest import KINDS, below
+from timetracer.integrations.freshness import (
+    Expiry,
+    Stale,
+    days,
+    header_at,
+    unreached,
+)
+from timetracer.integrations.pytest import EXPIRE, KINDS, below
 from timetracer.naming import safe_stem
 from timetracer.opening import open_suite
 from timetracer.plugins import disable_motor, disable_pymongo
@@ -41,20 +48,22 @@ NAME = "timetracer-suite"
 _SESSION = "__session__"
 _SETTLE_SECONDS = 1.0
 _WHOLE_SUITE = "the suite"
-_WHOLE_SESSION = "the session"
-_FIXTURE = ", fixture "
-_OUTSIDE = ".outside"
+WHOLE_SESSION = "the session"
+FIXTURE = ", fixture "
+OUTSIDE = ".outside"
 _LISTS = ("cassettes", "ignore")
+_RENEWS = ("once", "new_episodes")
 _RESEED = "randomly_reset_seed"
 
 
 @dataclass(slots=True)
 class Tale:
-    """What became of one test, as it is told at the end and sent by the workers of xdist.
+    """What became of one test or wider fixture, as it is told at the end and sent by the workers
+    of xdist.
 
     Attributes:
-        node: the test's id.
-        mode: "record", "replay" or "off".
+        node: the test's id, or what the fixture is called in its cassette.
+        mode: "replay" where nothing could be recorded, "record" where all was; else the mode.
         recorded: events that were recorded.
         events: events that there were to replay.
         unused: those that answered no call, as text.
@@ -62,6 +71,9 @@ class Tale:
         where: the cassette.
         live_seconds: how long the test took when it was recorded, 0 where not known.
         seconds: how long it took now.
+        allow_unused: what a marker says of unused events, None for nothing.
+        broken: whether it ended before its end, so that unused events say nothing.
+        remedy: how it is recorded again.
     """
 
     node: str
@@ -73,6 +85,9 @@ class Tale:
     where: str = ""
     live_seconds: float = 0.0
     seconds: float = 0.0
+    allow_unused: bool | None = None
+    broken: bool = False
+    remedy: str = ""
 
 
 class Scope:
@@ -84,6 +99,8 @@ class Scope:
         stack: the scopes that are entered, the innermost last.
         children: tells the processes of a test where they belong.
         forced: settings that count more than all others while it is entered.
+        node: the test or fixture.
+        allow_unused: what a marker says of unused events, None for nothing.
     """
 
     def __init__(
@@ -93,15 +110,20 @@ class Scope:
         stack: list[Scope],
         children: Children,
         forced: dict[str, Any],
+        node: str,
+        allow_unused: bool | None,
     ) -> None:
         self.session = session
         self.where = where
+        self.node = node
+        self.allow_unused = allow_unused
         self._stack = stack
         self._children = children
         self._forced = {"mode": "off"} if session.mode.name == "off" else forced
         self._forced_before: dict[str, Any] = {}
         self.began = time.monotonic()
         self.finished = False
+        self.broken = False
         self._depth = 0
         self._told = 0
 
@@ -171,12 +193,16 @@ class Suite:
         self._counts_more = forced or bool(os.environ.get("TIMETRACER_MODE"))
         self.directory = os.path.abspath(directory) if directory else None
         self.tales: list[Tale] = []
+        self.wider: list[Tale] = []
+        self.expiry = Expiry.parse(config.getini(EXPIRE))
+        self.stale: dict[str, Stale] = {}
+        self.renewed: set[Any] = set()
         self.scopes: dict[pytest.Item, Scope] = {}
         self._opened: list[Scope] = []
         self._recorded_in: set[str] = set()
         self.recorded: list[tuple[str, str]] = []
         self._missed: dict[pytest.Item, list[str]] = {}
-        self._marked_in_ci = False
+        self.marked_in_ci = False
         self._suite: Scope | None = None
         self._settings = _file_settings(config)
         self._forced: dict[str, Any] = {}
@@ -219,32 +245,77 @@ class Suite:
         disable_motor()
         disable_pymongo()
 
-    def _open(self, where: str, node: str, given: dict[str, Any]) -> Scope:
+    def _open(
+        self, where: str, node: str, given: dict[str, Any], *, renewed: bool = False
+    ) -> Scope:
         settings = {**self._settings, **given}
         settings["ignore"] = (*self._settings.get("ignore", ()), *given.get("ignore", ()))
         if not settings["ignore"]:
             del settings["ignore"]
         layers = settings.pop("cassettes", ())
-        settings.pop("allow_unused", None)
+        allow_unused = settings.pop("allow_unused", None)
         if layers and settings.get("mode") == "once":
             settings["mode"] = "replay"  # there are cassettes
+        settings["mode"], missing = self._renewing(where, settings["mode"], renewed=renewed)
         before = force(**{**self._forced, "mode": settings["mode"]})
         try:
             config = resolve(TraceConfig(**settings), start=self._start)
         finally:
             force(**before)
-        place = node.partition(_FIXTURE)[0]
-        remedy = "pytest --timetracer=record"
-        if place not in (_WHOLE_SUITE, _WHOLE_SESSION):
-            remedy += f" {shlex.quote(place)}"
-        session = open_suite(where, config, node=node, remedy=remedy, layers=layers)
+        session = open_suite(where, config, node=node, remedy=remedy_of(node), layers=layers)
         if session.recording is not None:
             self._recorded_in.add(os.path.dirname(where))
         if session.mode.name == "record":
             session.saved = self._note_saved
-        scope = Scope(session, where, self._stack, self._children, self._forced)
+        self._note_age(session, node, missing)
+        scope = Scope(
+            session, where, self._stack, self._children, self._forced, node, allow_unused
+        )
         self._opened.append(scope)
         return scope
+
+    # ------------------------------------------------------------------------- stale cassettes
+
+    def is_renewed(self, header: Mapping[str, Any] | None, mode: str | None) -> bool:
+        """Tell whether a cassette is to be recorded again because of its age, where that can be.
+
+        Args:
+            header: its header, None where there is no cassette.
+            mode: the mode in which it is opened.
+        """
+        if self.expiry is None or self.expiry.action != "record" or mode not in _RENEWS:
+            return False
+        return header is not None and self.expiry.is_over(header)
+
+    def renew_fixtures(self, items: Iterable[pytest.Item]) -> None:
+        """Have the wider fixtures recorded again that tests use whose cassettes are: what a
+        fixture prepares must be in the database then."""
+        if self.expiry is None or self.expiry.action != "record":
+            return
+        for item in items:
+            asked = self._asked(item)
+            header = header_at(self.cassette_of(item)) if asked is not None else None
+            if asked is not None and self.is_renewed(header, asked["mode"]):
+                known = getattr(item, "_fixtureinfo", None)
+                found = known.name2fixturedefs.values() if known is not None else ()
+                self.renewed.update(one for defined in found for one in defined)
+
+    def _renewing(self, where: str, mode: str, *, renewed: bool) -> tuple[str, str]:
+        """Return the mode for a cassette that may be stale, and where no database was reached."""
+        if self.expiry is None or mode not in _RENEWS:
+            return mode, ""
+        header = header_at(where)
+        if header is None or not (renewed or self.is_renewed(header, mode)):
+            return mode, ""
+        missing = unreached(header)
+        return (mode, missing) if missing else ("record", "")
+
+    def _note_age(self, session: Session, node: str, missing: str) -> None:
+        if self.expiry is None or session.cassette is None or session.verification is not None:
+            return
+        header = session.cassette.header
+        if self.expiry.is_over(header):
+            self.stale[session.where] = Stale(session.where, node, days(header), missing)
 
     # ------------------------------------------------------------------------- tests
 
@@ -272,7 +343,7 @@ class Suite:
         if self.mode is not None and (self._counts_more or mode is None):
             return {**given, "mode": self.mode}
         allowed = in_ci(mode or "once")
-        self._marked_in_ci |= allowed != (mode or "once")
+        self.marked_in_ci |= allowed != (mode or "once")
         return {**given, "mode": allowed}
 
     @pytest.hookimpl(wrapper=True, trylast=True)
@@ -284,19 +355,22 @@ class Suite:
             scope = self.scopes.pop(item, None)
             if scope is not None:
                 scope.finish()
-                self._note(item, scope)
+                self.tales.append(self._tale(scope, self._missed[item]))
 
-    def _note(self, item: pytest.Item, scope: Scope) -> None:
+    def _tale(self, scope: Scope, misses: list[str]) -> Tale:
         session = scope.session
         cassette, recording = session.cassette, session.recording
         tale = Tale(
-            item.nodeid,
-            session.mode.name if recording is None else "record",
+            scope.node,
+            _told_mode(session),
             recorded=recording.count if recording is not None else 0,
             events=len(cassette.events) if cassette is not None else 0,
-            misses=self._missed[item],
+            misses=misses,
             where=session.where,
             seconds=session.seconds,
+            allow_unused=scope.allow_unused,
+            broken=scope.broken,
+            remedy=session.remedy,
         )
         if cassette is not None:
             tale.unused = [
@@ -304,14 +378,14 @@ class Suite:
             ]
             header = cassette.header.get("session") or {}
             tale.live_seconds = float(header.get("seconds") or 0.0)
-        self.tales.append(tale)
+        return tale
 
     def cassette_of(self, item: pytest.Item) -> str:
         """Return the path of a test's cassette, without take and suffix."""
         classes = [node.name for node in item.listchain() if isinstance(node, pytest.Class)]
         name = safe_stem(".".join([*classes, item.name]))
         if KINDS.keys() & set(getattr(item, "fixturenames", ())):
-            name += _OUTSIDE
+            name += OUTSIDE
         return os.path.join(self.directory_of(item.path), safe_stem(item.path.stem), name)
 
     def directory_of(self, file: Path) -> str:
@@ -332,16 +406,23 @@ class Suite:
             if given is None:
                 return (yield)
             where, node = self._fixture_place(fixturedef, request)
-            scope = self._open(where, node, given)
+            scope = self._open(where, node, given, renewed=fixturedef in self.renewed)
         except TimetracerError as error:
             pytest.fail(str(error), pytrace=False)
-        fixturedef.addfinalizer(scope.finish)
+        fixturedef.addfinalizer(functools.partial(self._end_fixture, scope))
         scope.enter()
         try:
             return (yield)
+        except BaseException:
+            scope.broken = True
+            raise
         finally:
             scope.leave()
             fixturedef.addfinalizer(scope.enter)
+
+    def _end_fixture(self, scope: Scope) -> None:
+        scope.finish()
+        self.wider.append(self._tale(scope, [str(miss) for miss in scope.session.misses]))
 
     def _fixture_place(self, fixturedef: Any, request: Any) -> tuple[str, str]:
         """Return the path of a wider fixture's cassette, and what it is for."""
@@ -359,7 +440,7 @@ class Suite:
             classes = [one.name for one in node.listchain() if isinstance(one, pytest.Class)]
             name = ".".join([*classes, name])
             directory = os.path.join(self.directory_of(path), safe_stem(path.stem))
-        told = f"{getattr(node, 'nodeid', '') or _WHOLE_SESSION}{_FIXTURE}{fixturedef.argname}"
+        told = f"{getattr(node, 'nodeid', '') or WHOLE_SESSION}{FIXTURE}{fixturedef.argname}"
         return os.path.join(directory, safe_stem(name)), told
 
     # ------------------------------------------------------------------------- misses
@@ -415,20 +496,6 @@ class Suite:
 
     # ------------------------------------------------------------------------- the end
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Send a worker's part to the controller."""
-        output = getattr(self.config, "workeroutput", None)
-        if output is not None:
-            output["timetracer"] = json.dumps([asdict(tale) for tale in self.tales])
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        """Take in what a worker sent."""
-        sent = getattr(node, "workeroutput", {}).get("timetracer")
-        if sent:
-            self.tales += [Tale(**tale) for tale in json.loads(sent)]
-
     def pytest_report_header(self) -> str | None:
         """Say what is at work."""
         if self.mode in (None, "off"):
@@ -439,24 +506,18 @@ class Suite:
     def _shown_directory(self) -> str:
         return self.directory or "cassettes/ beside each test file"
 
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Tell what was recorded and replayed."""
-        told = [tale for tale in self.tales if tale.mode != "off"]
-        if not told:
-            return
-        recorded = [tale for tale in told if tale.recorded]
-        replayed = [tale for tale in told if tale.mode == "replay" and tale.events]
-        missed = [tale for tale in told if tale.misses]
-        terminalreporter.section("timetracer")
-        terminalreporter.write_line(
-            f"{len(recorded)} tests recorded ({sum(tale.recorded for tale in recorded)} events), "
-            f"{len(replayed)} replayed ({sum(tale.events for tale in replayed)} events), "
-            f"{len(missed)} missed"
-        )
-        if self._marked_in_ci:
-            terminalreporter.write_line(
-                "In CI (CI is set), tests marked once or new_episodes replay and record nothing."
-            )
+
+def remedy_of(node: str) -> str:
+    """Return the command that records a test or fixture again."""
+    place = node.partition(FIXTURE)[0]
+    whole = place in (_WHOLE_SUITE, WHOLE_SESSION)
+    return "pytest --timetracer=record" + ("" if whole else f" {shlex.quote(place)}")
+
+
+def _told_mode(session: Session) -> str:
+    if session.recording is None:
+        return session.mode.name if session.mode.name in ("off", "verify") else "replay"
+    return "record" if session.cassette is None else session.mode.name
 
 
 @contextlib.contextmanager
