@@ -24,6 +24,7 @@ from timetracer.integrations.orphans import Collected, Orphan, collect, find_orp
 from timetracer.integrations.pytest import COLLECTED, PRUNE, SENT, UNUSED, told_unused
 from timetracer.integrations.suite import Suite, Tale, remedy_of
 
+_PRUNE = "--timetracer-prune"
 _MOST_TOLD = 20
 
 
@@ -127,11 +128,13 @@ class Housekeeping:
         if told["collected"] is not None:  # each worker collects all
             self.collected = Collected.load(told["collected"])
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_terminal_summary(
         self, terminalreporter: Any, exitstatus: int
     ) -> Generator[None, Any, Any]:
         """Tell what was recorded and replayed; then, once recordings are settled, what is left."""
+        if hasattr(self.suite.config, "workerinput"):
+            return (yield)  # a worker knows neither what the others did nor how the run ended
         recorded = {os.path.abspath(target) for target, _ in self.suite.recorded}
         told = [tale for tale in self.suite.tales if tale.mode != "off"]
         if told or self.suite.config.getoption(PRUNE):
@@ -147,11 +150,11 @@ class Housekeeping:
 
     def _counted(self, told: list[Tale]) -> Iterator[str]:
         recorded = [tale for tale in told if tale.recorded]
-        replayed = [tale for tale in told if tale.events and tale.mode != "verify"]
+        replayed = [tale for tale in told if tale.played and tale.mode != "verify"]
         missed = [tale for tale in told if tale.misses]
         yield (
             f"{len(recorded)} tests recorded ({sum(tale.recorded for tale in recorded)} events), "
-            f"{len(replayed)} replayed ({sum(tale.events for tale in replayed)} events), "
+            f"{len(replayed)} replayed ({sum(tale.played for tale in replayed)} events), "
             f"{len(missed)} missed"
         )
         timed = [tale for tale in replayed if tale.mode == "replay" and tale.live_seconds]
@@ -162,7 +165,9 @@ class Housekeeping:
             )
         unused = [tale for tale in (*told, *self.suite.wider) if tale.unused]
         if unused:
-            listed = "" if self.suite.config.getoption(UNUSED) else " (--timetracer-unused lists)"
+            listed = (
+                "" if self.suite.config.getoption(UNUSED) else " (--timetracer-unused lists them)"
+            )
             count = sum(len(tale.unused) for tale in unused)
             yield f"unused events: {count}, in {len(unused)} cassettes{listed}"
         if self.suite.marked_in_ci:
@@ -183,18 +188,21 @@ class Housekeeping:
             yield "To record them again, with MongoDB running: pytest --timetracer=record"
 
     def _told_orphans(self, orphans: list[Orphan], exitstatus: int) -> Iterator[str]:
-        prune = self.suite.config.getoption(PRUNE)
-        refused = self._why_not_to_prune(exitstatus)
-        if prune and refused:
-            yield f"Nothing is removed: {refused}."
-        elif prune:
-            try:
-                yield f"removed: {remove(orphans)} orphan files"
-            except CassetteError as error:
-                yield str(error)
+        asked = self.suite.config.getoption(PRUNE)
+        refused = self._why_not_to_prune(exitstatus) if asked else ""
+        if asked and not refused:
+            yield self._pruned(orphans)
         elif orphans:
-            yield f"orphan files: {len(orphans)} (--timetracer-prune removes them)"
+            yield f"orphan files: {len(orphans)}" + ("" if asked else f" ({_PRUNE} removes them)")
         yield from _indented(orphans)
+        if refused:
+            yield f"{_PRUNE} has removed nothing: {refused}."
+
+    def _pruned(self, orphans: list[Orphan]) -> str:
+        try:
+            return f"removed: {remove(orphans)} orphan files"
+        except CassetteError as error:
+            return str(error)
 
     def _why_not_to_prune(self, exitstatus: int) -> str:
         if self.collected is None:

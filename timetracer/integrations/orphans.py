@@ -12,21 +12,23 @@ of another platform, or in a file that is there and was not collected.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from timetracer import document, ledger
-from timetracer.errors import CassetteError
-from timetracer.integrations.suite import FIXTURE, OUTSIDE, WHOLE_SESSION, Suite
+from timetracer.errors import CassetteError, ConfigError
+from timetracer.integrations.suite import FIXTURE, OUTSIDE, WHOLE_SESSION, Suite, merged_marks
 from timetracer.naming import parse_take
-from timetracer.stores import find_latest
+from timetracer.stores import find_latest, split_suffix
 from timetracer.stores.files import FileStore
 
 FILTERS = {
@@ -41,6 +43,9 @@ FILTERS = {
     "noconftest": "--noconftest",
 }
 """pytest's options with which only some of the tests run, or some of the fixtures are known."""
+
+_REGISTRIES = ("_arg2fixturedefs", "_arg2node2fixturedefs", "_arg2nodeid2fixturedefs")
+"""Where pytest keeps the fixtures that it knows: up to 9.0, and from 9.1."""
 
 _HIDING = {"lf", "stepwise", "noconftest"}
 _CHILD = ".child"
@@ -57,7 +62,9 @@ class Collected:
         nodes: ids of the tests and of what they are in.
         functions: ids of the tests without parameters.
         files: directory of cassettes -> the test files beside it.
-        fixtures: name, scope and place of definition of each fixture that is known.
+        fixtures: name, scope and place of definition of each fixture that is known; none where
+            this pytest does not tell.
+        layers: cassettes that a marker names, without suffix.
         top: the directory of the session's cassettes.
         whole: whether all directories were asked for.
         hidden: why tests may be out of sight, "" where all were collected.
@@ -69,6 +76,7 @@ class Collected:
     functions: set[str] = field(default_factory=set)
     files: dict[str, list[str]] = field(default_factory=dict)
     fixtures: set[tuple[str, str, str]] = field(default_factory=set)
+    layers: set[str] = field(default_factory=set)
     top: str = ""
     whole: bool = False
     hidden: str = ""
@@ -125,6 +133,7 @@ def collect(suite: Suite, session: pytest.Session, items: Iterable[pytest.Item])
         found.tests.add(_plain(suite.cassette_of(item)))
         found.nodes.update(node.nodeid for node in item.listchain())
         found.functions.add(item.nodeid.partition("[")[0])
+        found.layers.update(_layers(suite, item))
         beside = found.files.setdefault(suite.directory_of(item.path), [])
         if str(item.path) not in beside:
             beside.append(str(item.path))
@@ -139,6 +148,12 @@ def collect(suite: Suite, session: pytest.Session, items: Iterable[pytest.Item])
     return found
 
 
+def _layers(suite: Suite, item: pytest.Item) -> Iterator[str]:
+    with contextlib.suppress(ConfigError):  # told when the test is set up
+        for path in merged_marks(item, suite.directory_of).get("cassettes", ()):
+            yield split_suffix(os.path.abspath(path))[0]
+
+
 def _plain(stem: str) -> str:
     """Return the stem of a test's own cassette, for that of a process or beside blocks too."""
     return stem.removesuffix(_CHILD).removesuffix(OUTSIDE)
@@ -146,9 +161,10 @@ def _plain(stem: str) -> str:
 
 def _fixtures(session: pytest.Session) -> Iterator[tuple[str, str, str]]:
     manager = getattr(session, "_fixturemanager", None)
-    for name, found in getattr(manager, "_arg2fixturedefs", {}).items():
-        for one in found:
-            yield name, one.scope, one.baseid or ""
+    for registry in _REGISTRIES:
+        for name, found in getattr(manager, registry, {}).items():
+            defined = chain.from_iterable(found.values()) if isinstance(found, dict) else found
+            yield from ((name, one.scope, one.baseid or "") for one in defined)
 
 
 def _is_whole(config: pytest.Config) -> bool:
@@ -217,7 +233,7 @@ class _Judge:
         assert parts is not None
         stem, take, _ = parts
         needed = _plain(os.path.join(directory, stem)) in self.collected.tests
-        if needed and take == 1:
+        if (needed and take == 1) or split_suffix(path)[0] in self.collected.layers:
             return None
         session = _session(path)
         node = session.get("node")
@@ -226,7 +242,7 @@ class _Judge:
         if needed or self._is_needed(path, stem, str(node)):
             left = take > 1 and self._is_left_over(path, os.path.join(directory, stem), session)
             return Orphan(path, str(node), "take") if left else None
-        return Orphan(path, str(node), "gone")
+        return None if ledger.is_opened(path) else Orphan(path, str(node), "gone")
 
     def _is_needed(self, path: str, stem: str, node: str) -> bool:
         place, _, fixture = node.partition(FIXTURE)
@@ -234,22 +250,21 @@ class _Judge:
             return self._needs_fixture(path, stem, place, fixture)
         if "::" not in place or place in self.collected.nodes:
             return True
+        plain = place.partition("[")[0]
+        return plain not in self.collected.functions and self._may_be_there(path, plain)
+
+    def _may_be_there(self, path: str, place: str) -> bool:
+        """Tell whether a test or class may be out of sight: its file is there, and was not
+        collected or has it."""
         file = self._file(path, place)
         if file is None:
             return False
-        names = place.partition("[")[0].split("::")[1:]
-        if place.partition("[")[0] in self.collected.functions:
-            return False
-        return file not in self._files() or _defines(file, tuple(names))
+        return file not in self._files() or _defines(file, tuple(place.split("::")[1:]))
 
     def _needs_fixture(self, path: str, stem: str, place: str, fixture: str) -> bool:
         if place != WHOLE_SESSION and place not in self.collected.nodes:
-            if not stem.startswith(_OF_PACKAGE):
-                file = self._file(path, place)
-                names = tuple(place.split("::")[1:])
-                return file is not None and (
-                    file not in self._files() or not names or _defines(file, names)
-                )
+            return stem.startswith(_OF_PACKAGE) or self._may_be_there(path, place)
+        if not self.collected.fixtures:
             return True
         within = "" if place == WHOLE_SESSION else place
         return any(

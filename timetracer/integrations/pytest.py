@@ -16,7 +16,7 @@ import inspect
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -640,9 +640,9 @@ def _register_suite(
     plugin.asked_mode = mode
     config.pluginmanager.register(plugin, suite.NAME)
     config.pluginmanager.register(verifying.Verifying(plugin), verifying.NAME)
-    config.pluginmanager.register(review.Review(plugin), review.NAME)
     keeping = housekeeping.Housekeeping(plugin)
     config.pluginmanager.register(keeping, KEEPING)
+    config.pluginmanager.register(review.Review(plugin), review.NAME)
     if within is not None:  # who is registered by a hook is not called by it
         keeping.pytest_collection_finish(within)
 
@@ -684,8 +684,16 @@ def _has_settings(file: Path) -> bool:
         return False
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """List the unused events. They come with the reports, as a worker of xdist sends them too."""
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Generator[None, Any, Any]:
+    """List the unused events, after all else. They come with the reports, as a worker of xdist
+    sends them too."""
+    result = yield
+    _tell_at_the_end(terminalreporter)
+    return result
+
+
+def _tell_at_the_end(terminalreporter: Any) -> None:
     config = terminalreporter.config
     if config.getoption(PRUNE) and not config.pluginmanager.has_plugin(KEEPING):
         terminalreporter.write_line(

@@ -27,7 +27,7 @@ from timetracer.cassette import Cassette
 from timetracer.comparing import KINDS, Drift, Known, compare_tapes, count_kinds
 from timetracer.errors import CassetteError
 from timetracer.integrations.freshness import Expiry, confirmed
-from timetracer.integrations.suite import Suite
+from timetracer.integrations.suite import FIXTURE, Suite
 from timetracer.naming import parse_take, take_name
 from timetracer.stores import write_alone
 from timetracer.stores.files import FileStore
@@ -56,6 +56,7 @@ class Case:
         drift: in what it is another one.
         accepted: whether it is to be in force.
         refused: whether a person has refused it.
+        confirmed: whether the cassette stays, and its header is to say that it still holds.
     """
 
     target: str
@@ -67,6 +68,7 @@ class Case:
     drift: list[Drift] = field(default_factory=list)
     accepted: bool = False
     refused: bool = False
+    confirmed: bool = False
 
     @classmethod
     def read(cls, target: str, beside: str) -> Case:
@@ -153,18 +155,34 @@ def spread(cases: list[Case], run: Run) -> None:
             case.accepted = True
 
 
+def confirm(cases: list[Case], expiry: Expiry | None) -> None:
+    """Find out which of the cassettes that stay are to say in their headers that they were recorded
+    again: those that age, and those whose takes would else seem to be of two recordings.
+
+    Args:
+        cases: the recordings, judged.
+        expiry: when a cassette is too old, None for never.
+    """
+    staying = {case.target for case in cases if not case.accepted}
+    for case in cases:
+        if case.accepted or case.refused or case.old is None:
+            continue
+        ages = expiry is not None and expiry.is_half_over(case.old.header)
+        takes = _takes(case.target) if FIXTURE not in case.node else set()
+        case.confirmed = ages or (len(takes) > 1 and not takes <= staying)
+
+
 def _ids(cassette: Cassette | None) -> set[str]:
     events = cassette.events if cassette is not None else ()
     return {token.key for event in events for token in _tokens(event.line)}
 
 
-def settle(cases: list[Case], run: Run, expiry: Expiry | None = None) -> None:
+def settle(cases: list[Case], run: Run) -> None:
     """Write what is in force, and remove what is not needed.
 
     Args:
         cases: the recordings, judged.
         run: which of their values stands for which old one.
-        expiry: when a cassette is too old, None for never.
     """
     kept = {case.target for case in cases if not case.accepted}
     for case in cases:
@@ -178,26 +196,8 @@ def settle(cases: list[Case], run: Run, expiry: Expiry | None = None) -> None:
                 store.remove(name)
         elif not case.refused:
             store.remove(name)
-            if is_to_confirm(case, cases, expiry):
-                _confirm(case)
-
-
-def is_to_confirm(case: Case, cases: list[Case], expiry: Expiry | None) -> bool:
-    """Tell whether a cassette that stays is to say in its header that it was recorded again: it
-    ages, or its takes would no longer show that they are of one recording.
-
-    Args:
-        case: the recording of what stays.
-        cases: all recordings.
-        expiry: when a cassette is too old, None for never.
-    """
-    if expiry is not None and case.old is not None and expiry.is_half_over(case.old.header):
-        return True
-    takes = _takes(case.target)
-    if len(takes) < 2:
-        return False
-    staying = {one.target for one in cases if not one.accepted}
-    return not takes <= staying
+            if case.confirmed:
+                _write_confirmed(case)
 
 
 def _takes(path: str) -> set[str]:
@@ -209,7 +209,7 @@ def _takes(path: str) -> set[str]:
     return {store.locate(one) for one in found}
 
 
-def _confirm(case: Case) -> None:
+def _write_confirmed(case: Case) -> None:
     store, name = FileStore.for_path(case.target)
     by = case.new.header.get("session") or {}
     write_alone(store, name, [confirmed(store.read(name), case.target, by)])
@@ -291,15 +291,17 @@ class Review:
             if self.suite.config.getoption(OPTION):
                 self._ask(cases, terminalreporter)
             spread(cases, run)
+            confirm(cases, self.suite.expiry)
             for line in told(cases):
                 terminalreporter.write_line(line)
-        settle(cases, run, self.suite.expiry)
+        settle(cases, run)
 
     def pytest_unconfigure(self) -> None:
         """Settle it where there was no summary."""
         cases, run = self._judged()
         spread(cases, run)
-        settle(cases, run, self.suite.expiry)
+        confirm(cases, self.suite.expiry)
+        settle(cases, run)
 
     def _judged(self) -> tuple[list[Case], Run]:
         if hasattr(self.suite.config, "workeroutput"):
@@ -341,10 +343,12 @@ def told(cases: Iterable[Case]) -> Generator[str, None, None]:
     again = [case for case in cases if case.old is not None]
     changed = [case for case in again if case.drift]
     same = [case for case in again if not case.drift]
-    kept = sum(not case.accepted for case in same)
+    kept = sum(not (case.accepted or case.confirmed) for case in same)
+    confirmed = sum(case.confirmed for case in same)
+    more = f", {confirmed} say that they still hold" if confirmed else ""
     yield (
         f"recorded again: {len(changed)} changed in meaning, {len(same)} unchanged "
-        f"({kept} files stay as they were)"
+        f"({kept} files stay as they were{more})"
     )
     for case in changed:
         yield f"{case.node}: {count_kinds(case.drift)}"

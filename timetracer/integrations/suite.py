@@ -66,7 +66,8 @@ class Tale:
         mode: "replay" where nothing could be recorded, "record" where all was; else the mode.
         recorded: events that were recorded.
         events: events that there were to replay.
-        unused: those that answered no call, as text.
+        played: those that answered a call.
+        unused: those that did not, as text.
         misses: what its misses said.
         where: the cassette.
         live_seconds: how long the test took when it was recorded, 0 where not known.
@@ -80,6 +81,7 @@ class Tale:
     mode: str
     recorded: int = 0
     events: int = 0
+    played: int = 0
     unused: list[str] = field(default_factory=list)
     misses: list[str] = field(default_factory=list)
     where: str = ""
@@ -376,6 +378,7 @@ class Suite:
             tale.unused = [
                 f"event {one.eid}: {one.method.lower()} on {one.url}" for one in cassette.unused
             ]
+            tale.played = tale.events - len(tale.unused)
             header = cassette.header.get("session") or {}
             tale.live_seconds = float(header.get("seconds") or 0.0)
         return tale
