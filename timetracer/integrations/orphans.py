@@ -15,6 +15,7 @@ import ast
 import contextlib
 import functools
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -49,6 +50,7 @@ _REGISTRIES = ("_arg2fixturedefs", "_arg2node2fixturedefs", "_arg2nodeid2fixture
 
 _HIDING = {"lf", "stepwise", "noconftest"}
 _CHILD = ".child"
+_SCOPE = re.compile(r"__(?:class|module|package|session)__\.")
 _UNACCEPTED = ".unaccepted-"
 _OF_SESSION, _OF_PACKAGE = "__session__.", "__package__."
 
@@ -170,8 +172,9 @@ def _fixtures(session: pytest.Session) -> Iterator[tuple[str, str, str]]:
 def _is_whole(config: pytest.Config) -> bool:
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         return True
-    here = config.invocation_params.dir
-    return any((here / arg).resolve() == config.rootpath.resolve() for arg in config.args)
+    given = {(config.invocation_params.dir / arg).resolve() for arg in config.args}
+    paths = {(config.rootpath / path).resolve() for path in config.getini("testpaths")}
+    return config.rootpath.resolve() in given or bool(paths and paths <= given)
 
 
 def _is_given(config: pytest.Config, name: str) -> bool:
@@ -264,7 +267,7 @@ class _Judge:
     def _needs_fixture(self, path: str, stem: str, place: str, fixture: str) -> bool:
         if place != WHOLE_SESSION and place not in self.collected.nodes:
             return stem.startswith(_OF_PACKAGE) or self._may_be_there(path, place)
-        if not self.collected.fixtures:
+        if not self.collected.fixtures or not _SCOPE.search(stem):
             return True
         within = "" if place == WHOLE_SESSION else place
         return any(
