@@ -14,6 +14,7 @@ from tests.matching.guards import GUARDS
 from tests.matching.process import clock_moves
 from tests.matching.proof import Settings, Tally, again, run_batch, table
 from tests.matching.twins import ALL_KINDS
+from tests.matching.worlds import WORLDS
 from tests.support.server import running_server
 
 FROZEN = 4
@@ -47,6 +48,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--twins", type=int, default=3, help="twins of each program")
     kinds = {"choices": ALL_KINDS, "metavar": "KIND", "default": []}
     parser.add_argument("--kind", action="append", help="only twins of this kind", **kinds)
+    worlds = {"choices": WORLDS, "metavar": "WORLD", "default": []}
+    parser.add_argument("--world", action="append", help="only programs of this world", **worlds)
     parser.add_argument("--batch", type=int, default=500, help="programs in one set of processes")
     parser.add_argument("--workers", type=int, default=2, help="batches at once, a server each")
     parser.add_argument("--show", type=int, default=5, help="wrong answers to print")
@@ -66,7 +69,9 @@ def run(given: argparse.Namespace) -> Tally:
         for start in range(given.first, last, given.batch)
     ]
     shares = [batches[worker :: given.workers] for worker in range(given.workers)]
-    settings = Settings("", given.seed, given.twins, tuple(given.kind), given.guard)
+    settings = Settings(
+        "", given.seed, given.twins, tuple(given.kind), tuple(given.world), given.guard
+    )
     total, started = Tally(), time.perf_counter()
     with ThreadPoolExecutor(given.workers) as pool:
         for tally in pool.map(lambda share: _share(settings, share), shares):

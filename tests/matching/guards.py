@@ -91,6 +91,8 @@ DATES = (
     "a date one minute off, in a filter or pipeline",
 )
 
+IN_BOTH: tuple[str, ...] = ()
+
 GUARDS: tuple[Guard, ...] = (
     Guard(
         "arguments",

@@ -1,8 +1,9 @@
 """Random programs: each is made of a seed, and of calls that use what earlier calls wrote.
 
 A program has a few collections. What their documents hold is drawn once for each: which fields,
-what their ids and references are (made or literal, in which form), how times are written. `SCENES`
-is the table of what a program does next; each row adds calls that find what is there.
+what their ids and references are (made or literal, in which form), how times are written. Some
+hold documents before the program begins. `SCENES` is the table of what a program does next; each
+row adds calls that find what is there. `worlds` tells what it is recorded and replayed under.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.matching.runner import START_UP
 from tests.matching.values import MARK, Node
+from tests.matching.worlds import NOISE, WORLDS, World
 
 CALLS = 11
 """A program has at least so many calls."""
@@ -23,7 +26,9 @@ HOUR = 3600
 SHIFTS = [-30 * 24, -7 * 24, -48, -24, -6, -1, 0, 1, 24, 48, 14 * 24]
 NAMES = ["ada", "bob", "cleo", "dan", "eve", "finn", "gus", "hal"]
 TAGS = ["red", "green", "blue", "old", "new", "large", "small"]
+SECONDS_OFF = [3 / HOUR, 7 / HOUR]
 FIELDS = ["name", "price", "tags", "at", "emb", "url", "by", "owner", "token", "flag"]
+STOCKED = ("name", "price", "tags", "emb", "flag")
 IDS = ["driver", "driver", "oid", "oid hex", "uuid", "uuid text", "uuid hex", "key", "int",
        "literal oid", "literal uuid", "literal md5"]  # fmt: skip
 REFS = ["uuid", "uuid text", "uuid hex", "uuid bin3", "uuid1 text", "oid", "oid hex", "hex",
@@ -31,7 +36,7 @@ REFS = ["uuid", "uuid text", "uuid hex", "uuid bin3", "uuid1 text", "oid", "oid 
         "literal oid", "literal md5", "literal bin3"]  # fmt: skip
 TOKENS = ["hex", "urlsafe", "sha1", "sha256", "literal md5"]
 TIMES = ["aware", "naive", "iso", "commas", "epoch", "seconds", "ms", "literal", "literal iso"]
-DRIVERS = ["sync"] * 14 + ["threads"] * 3 + ["async"] * 3
+DRIVERS = ["sync"] * 11 + ["threads"] * 3 + ["async"] * 3 + ["motor"] * 3
 SORTABLE_IDS = {"driver", "oid", "oid hex", "int", "literal oid", "literal uuid", "literal md5"}
 
 
@@ -42,7 +47,8 @@ class Coll:
     Attributes:
         place: "coll", and "db" where it is another database than the program's.
         fields: which fields its documents have.
-        docs: the documents that were inserted, as data; "id" is how to name their `_id`.
+        docs: the documents that are there, as data; "id" is how to name their `_id`.
+        stock: those that were there before the program.
         sortable: whether the order of `_id` is the same in each run.
     """
 
@@ -54,6 +60,7 @@ class Coll:
     time: str
     sortable: bool
     docs: list[dict[str, Node]] = field(default_factory=list)
+    stock: list[dict[str, Node]] = field(default_factory=list)
 
 
 class Writer:
@@ -62,27 +69,35 @@ class Writer:
     Args:
         seed: the seed of the whole proof.
         number: the program's number.
+        worlds: names of the worlds that it may be of; any if empty.
     """
 
-    def __init__(self, seed: int, number: int) -> None:
+    def __init__(self, seed: int, number: int, worlds: tuple[str, ...] = ()) -> None:
         self.rng = random.Random(f"{seed}/{number}")
         self.number = number
+        self.world_name = _a_world(seed, number, worlds)
+        self.world: World = WORLDS[self.world_name]
         self.values: dict[str, str] = {}
         self.early: list[str] = []
         self.calls: list[dict[str, Any]] = []
         self.sorted_keys = False
+        self.started = 0
         self._id = 0
         self._held = 0
         self._n = 0
         self._literals = 0
         self.database: Node = f"matching_{number}"
-        if self.chance(0.05):
+        if self.chance(0.05) and not self.world.alone:
             self.database = self.text("matching_{}", self.made("uuid4", "hex"))
         self.colls = [self.new_coll(index) for index in range(self.rng.randint(1, 2))]
 
     def program(self) -> dict[str, Any]:
         """The program."""
+        if self.world.alone:
+            start_up(self)
         for coll in self.colls:
+            if self.chance(0.4):
+                stock(self, coll)
             for _ in range(self.rng.randint(1, 2)):
                 insert_some(self, coll)
         while self._id - self._held < CALLS:
@@ -90,13 +105,27 @@ class Writer:
             scene(self, self.rng.choice(self.colls))
         return {
             "number": self.number,
+            "world": self.world_name,
             "database": self.database,
+            "stock": [[coll.place["coll"], coll.stock] for coll in self.colls if coll.stock],
+            "elsewhere": elsewhere(self) if self.world.alone else [],
+            "cut": self._cut(),
+            "hidden": [NOISE] if self.world.noisy else [],
+            "ordered": self.world.literal,
             "driver": self.rng.choice(DRIVERS),
             "values": self.values,
             "early": self.early,
             "calls": self.calls,
             "sorted_keys": self.sorted_keys,
         }
+
+    def _cut(self) -> int:
+        """The call from which on another cassette is used; 0 for none."""
+        if self.world.cassettes == 1:
+            return 0
+        if self.world.alone:
+            return int(self.calls[self.started]["id"])
+        return int(self.rng.choice(self.calls[1:])["id"])
 
     # ---------------------------------------------------------------- values
 
@@ -105,12 +134,24 @@ class Writer:
 
     def made(self, kind: str, form: str, shift: int | None = None) -> Node:
         """A new value of the program's own."""
+        if self.world.literal:
+            return self._written_down(kind, form, shift)
         name = f"v{len(self.values) + 1}"
         self.values[name] = kind
         if kind != "time" and self.chance(0.15):
             self.early.append(name)
         node = {MARK: "made", "name": name, "form": form}
         return node if shift is None else {**node, "shift": shift}
+
+    def _written_down(self, kind: str, form: str, shift: int | None) -> Node:
+        """A literal, in a world where nothing tells what a program makes anew."""
+        if kind == "time":
+            return {**self.time("literal", (shift or 0) / HOUR), "form": form}
+        if kind == "oid":
+            return {MARK: "oid", "hex": "65" + self.literal()[:22], "form": form}
+        if kind.startswith("uuid"):
+            return self.literal_uuid(form)
+        return {MARK: "md5", "of": f"user {self.rng.randint(1, 10**6)}"}
 
     def text(self, text: str, *parts: Node) -> Node:
         return {MARK: "text", "text": text, "parts": list(parts)}
@@ -160,25 +201,26 @@ class Writer:
         """A time so many hours from now, or from a literal date."""
         if how.startswith("literal"):
             day, hour = divmod(int(hours), 24)
-            iso = f"2024-{5 + day // 28:02}-{1 + day % 28:02}T{hour:02}:20:00"
+            minute = self.rng.choice(["00", "20"])
+            iso = f"2024-{5 + day // 28:02}-{1 + day % 28:02}T{hour:02}:{minute}:00"
             return {MARK: "date", "iso": iso, "form": "iso" if "iso" in how else "naive"}
-        return self.made("time", how, int(hours * HOUR))
+        return self.made("time", how, round(hours * HOUR))
 
     # ---------------------------------------------------------------- collections and documents
 
     def new_coll(self, index: int) -> Coll:
         rng = self.rng
         name: Node = ["students", "orders", "events"][index]
-        if self.chance(0.12):
+        if self.chance(0.12) and not self.world.alone:
             form = rng.choice(["hex", "text"])
             name = self.text("items_{}", self.made("uuid4", form))
         place: dict[str, Node] = {"coll": name}
-        if self.chance(0.05):
+        if self.chance(0.05) and not self.world.alone:
             place["db"] = self.text("matching_more_{}", self.made("uuid4", "hex"))
         id_kind = rng.choice(IDS)
         return Coll(
             place,
-            [name for name in FIELDS if self.chance(0.45)],
+            [name for name in (*FIELDS, *self.world.fields) if self.chance(0.45)],
             id_kind,
             rng.choice(REFS),
             rng.choice(TOKENS),
@@ -195,6 +237,8 @@ class Writer:
         document |= {"n": n, "student": self.rng.randint(1, 30), "ref": self.value(coll.ref_kind)}
         for name in coll.fields:
             document[name] = DOCUMENT_FIELDS[name](self, coll)
+        if self.chance(0.1):
+            document["alias"] = document["ref"]
         return document
 
     def known(self, coll: Coll, document: dict[str, Node], key: Node) -> None:
@@ -209,7 +253,28 @@ class Writer:
     def call(self, op: str, coll: Coll, **args: Node) -> dict[str, Any]:
         """A call, not yet part of the program."""
         self._id += 1
+        if self.world.noisy and self.chance(0.5):
+            self._disturb(args)
         return {"id": self._id, "op": op, **coll.place, "args": args}
+
+    def _disturb(self, args: dict[str, Node]) -> None:
+        """Put what is ignored into a call's arguments, another one in each run."""
+        for name in ("document", "replacement"):
+            if name in args:
+                args[name] = {**args[name], NOISE: self.noise()}
+        if "documents" in args:
+            args["documents"] = [{**one, NOISE: self.noise()} for one in args["documents"]]
+        if type(args.get("filter")) is dict and MARK not in args["filter"]:
+            args["filter"] = {**args["filter"], NOISE: {"$ne": self.noise()}}
+            if self.world.settings.get("ignore") and self.chance(0.3):
+                there = {NOISE: {"$exists": self.chance(0.5)}}
+                args["filter"]["$and"] = [*args["filter"].get("$and", []), there]
+
+    def noise(self) -> Node:
+        """A value that looks like nothing that is made anew, and is."""
+        name = f"v{len(self.values) + 1}"
+        self.values[name] = "short"
+        return {MARK: "made", "name": name, "form": "text"}
 
     def add(self, op: str, coll: Coll, **args: Node) -> int:
         """Add a call to the program and return its number."""
@@ -223,6 +288,12 @@ class Writer:
         self.calls.append({"id": self._id, "op": op, "calls": calls, **more})
 
 
+def _a_world(seed: int, number: int, worlds: tuple[str, ...]) -> str:
+    names = worlds or tuple(WORLDS)
+    rng = random.Random(f"{seed}/{number}/world")
+    return rng.choices(names, weights=[WORLDS[name].share for name in names])[0]
+
+
 def uuid_text(digits: str) -> str:
     """32 hex digits as the text of a version 4 UUID."""
     d = f"{digits[:12]}4{digits[13:16]}a{digits[17:]}"
@@ -231,7 +302,8 @@ def uuid_text(digits: str) -> str:
 
 def _at(writer: Writer, coll: Coll) -> Node:
     taken = {doc["at"].get("shift") for doc in coll.docs if "at" in doc}
-    free = [hours for hours in SHIFTS if hours * HOUR not in taken]
+    shifts = SHIFTS if writer.chance(0.7) else [0, *SECONDS_OFF]
+    free = [hours for hours in shifts if round(hours * HOUR) not in taken]
     return writer.time(coll.time, writer.rng.choice(free or SHIFTS))
 
 
@@ -255,6 +327,9 @@ DOCUMENT_FIELDS: dict[str, Callable[[Writer, Coll], Node]] = {
     "owner": _owner,
     "token": lambda w, c: w.value(c.token_kind),
     "flag": lambda w, c: w.chance(0.5),
+    "key": lambda w, c: w.value("uuid text"),
+    "code": lambda w, c: w.value("short"),
+    "number": lambda w, c: w.made("digits", "int"),
 }
 
 
@@ -346,9 +421,11 @@ FILTERS: dict[str, Filter] = {
     "both": lambda w, c, d: {"$and": [{"student": d["student"]}, {"ref": d["ref"]}]},
     "fresh": lambda w, c, d: {"ref": {"$ne": w.made("uuid4", "text")}},
 }
+FILTERS |= {name: lambda w, c, d, name=name: {name: d[name]} for name in ("code", "number")}
 FILTER_NEEDS = {
     **{name: name for name in ("name", "price", "tags", "at", "emb", "url", "by", "owner")},
     **{"names": "name", "name like": "name", "tag": "tags", "all tags": "tags", "around": "at"},
+    **{"code": "code", "number": "number"},
     **{"emb.x": "emb", "owner id": "owner", "token": "token", "flag": "flag"},
 }
 
@@ -600,6 +677,8 @@ def files(writer: Writer, coll: Coll) -> None:
     bucket: Node = "fs"
     if rng.random() < 0.2:
         bucket = writer.text("fs_{}", writer.made("uuid4", "hex"))
+    if writer.world.noisy:
+        bucket = "fs"
     place = Coll({**coll.place, "coll": bucket}, [], "", "", "", "", False)
     filename: Node = f"report-{rng.randint(1, 99)}.txt"
     if rng.random() < 0.6:
@@ -613,8 +692,14 @@ def files(writer: Writer, coll: Coll) -> None:
     number = writer.add("put", place, **args)
     key = {MARK: "result", "call": number, "path": ["value"]}
     writer.add("get", place, id=key)
+    if rng.random() < 0.25:
+        filename = writer.text("renamed-{}.txt", writer.made("uuid4", "text"))
+        writer.add("rename_file", place, id=key, filename=filename)
     if rng.random() < 0.4:
         writer.add("get_by_name", place, filename=filename)
+    if rng.random() < 0.2:
+        writer.add("drop_file", place, id=key)
+        writer.add("get", place, id=key)
 
 
 def transaction(writer: Writer, coll: Coll) -> None:
@@ -677,6 +762,87 @@ def group(writer: Writer, coll: Coll) -> None:
     writer.hold("group", calls)
 
 
+def look_up_first(writer: Writer, coll: Coll) -> None:
+    """Look for a value that nobody saw being made, and store it afterwards."""
+    if not writer.world.twice:
+        return find_one(writer, coll)
+    coll.sortable = False
+    key = writer.made(*writer.rng.choice([("lone", "text"), ("lone", "uuid"), ("lonehex", "text")]))
+    writer.add("find_one", coll, filter={"key": key})
+    document = {"n": writer.n(), "student": writer.rng.randint(1, 30), "key": key}
+    if writer.chance(0.3):
+        more = {"$set": {"n": document["n"], "student": document["student"]}}
+        writer.add("update_one", coll, filter={"key": key}, update=more, upsert=True)
+    else:
+        writer.add("insert_one", coll, document=document)
+    op = writer.rng.choice(["find_one", "count_documents", "delete_one"])
+    return writer.add(op, coll, filter={"key": key}) and None
+
+
+# ------------------------------------------------------------------------------- before it
+
+
+def stock(writer: Writer, coll: Coll) -> None:
+    """Have a collection hold documents before the program, which it asks for by literals."""
+    if "db" in coll.place or not all(
+        isinstance(name, str) for name in (coll.place["coll"], writer.database)
+    ):
+        return
+    for number in range(writer.rng.randint(2, 4)):
+        document: dict[str, Node] = {"_id": _stocked_id(writer, coll, number)}
+        kind = coll.ref_kind if coll.ref_kind.startswith("literal") else "literal uuid text"
+        document |= {"n": 900 + number, "student": writer.rng.randint(1, 30)}
+        document["ref"] = writer.value(kind)
+        for name in coll.fields:
+            if name in STOCKED:
+                document[name] = DOCUMENT_FIELDS[name](writer, coll)
+        if "key" in coll.fields:
+            document["key"] = writer.literal_uuid("text")
+        coll.stock.append(document)
+        writer.known(coll, document, document["_id"])
+
+
+def _stocked_id(writer: Writer, coll: Coll, number: int) -> Node:
+    if coll.id_kind == "int":
+        return 900 + number
+    literal = {"driver": "literal oid", "oid": "literal oid"}.get(coll.id_kind, coll.id_kind)
+    if coll.id_kind == "oid hex":
+        return {**writer.value("literal oid"), "form": "hex"}
+    return writer.value(literal if literal.startswith("literal") else "literal uuid")
+
+
+def start_up(writer: Writer) -> None:
+    """Begin with calls that another cassette holds."""
+    for coll in writer.colls:
+        key = [[writer.rng.choice(["student", "name", "n"]), writer.rng.choice([1, -1])]]
+        more = {"name": "by_it"} if writer.chance(0.3) else {}
+        if key[0][0] == "n" and writer.chance(0.5):
+            more["unique"] = True
+        writer.add("create_index", coll, keys=key, **more)
+    coll = writer.rng.choice(writer.colls)
+    for op in writer.rng.sample(START_UP[1:], writer.rng.randint(1, 3)):
+        args = {"command": writer.rng.choice(["ping", "buildInfo"])} if op == "command" else {}
+        writer.add(op, coll, **args)
+    writer.started = len(writer.calls)
+
+
+def elsewhere(writer: Writer) -> list[dict[str, Any]]:
+    """What another program does, whose cassette lies beside: it sees its data change."""
+    coll = writer.colls[0]
+    steps: list[tuple[str, dict[str, Node]]] = [
+        ("list_collection_names", {}),
+        ("insert_one", {"document": {"_id": 1, "n": 0}}),
+        ("list_collection_names", {}),
+        ("index_information", {}),
+        ("create_index", {"keys": [["elsewhere", 1]]}),
+        ("index_information", {}),
+    ]
+    return [
+        {"id": number, "op": op, **coll.place, "args": args}
+        for number, (op, args) in enumerate(steps, start=1)
+    ]
+
+
 SCENES: dict[Callable[[Writer, Coll], None], int] = {
     insert_some: 6,
     find_one: 12,
@@ -702,11 +868,12 @@ SCENES: dict[Callable[[Writer, Coll], None], int] = {
     drop: 1,
     names: 1,
     group: 4,
+    look_up_first: 4,
 }
 """What a program does next, and how often."""
 
 
-def program(seed: int, number: int) -> dict[str, Any]:
-    """The program of that number, as JSON in which no two places share a value."""
-    written: dict[str, Any] = json.loads(json.dumps(Writer(seed, number).program()))
+def program(seed: int, number: int, worlds: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The program of that number, of one of some worlds, as JSON; no two places share a value."""
+    written: dict[str, Any] = json.loads(json.dumps(Writer(seed, number, worlds).program()))
     return written

@@ -22,9 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.matching.guards import IN_BOTH
 from tests.matching.programs import program
 from tests.matching.runner import HOLDERS, Program
 from tests.matching.twins import LIMITS, MUST_MISS, Twin, calls_of, twins
+from tests.matching.worlds import WORLDS
 from tests.support.offline import Rules, run_offline, run_program
 
 PROCESS = "from tests.matching.process import main; main()"
@@ -47,6 +51,7 @@ class Settings:
         seed: what all programs are made of.
         twins: how many twins each program has.
         kinds: only twins of these kinds; all of them if empty.
+        worlds: only programs of these worlds; all of them if empty.
         guard: the guard that is taken out of the matcher, None for none.
         frozen: whether the replaying program moves its time itself, rather than run on another day.
     """
@@ -55,6 +60,7 @@ class Settings:
     seed: int = 1
     twins: int = 3
     kinds: tuple[str, ...] = ()
+    worlds: tuple[str, ...] = ()
     guard: str | None = None
     frozen: bool = False
 
@@ -130,6 +136,8 @@ class Tally:
         missed_at: operation -> programs that first missed there.
         careful: of those that missed, programs that order by values, or compute with them, that
             were bound by their look alone: the matcher refuses, as the answer may be another.
+        levels: level -> calls of the programs that it answered.
+        worlds: world -> programs that replayed the same, and all of it.
         rows: kind of difference -> what became of it.
         undetermined: twins that even the server does not answer twice the same.
         findings: wrong answers.
@@ -147,6 +155,8 @@ class Tally:
     careful: int = 0
     undetermined: int = 0
     missed_at: Counter[str] = field(default_factory=Counter)
+    levels: Counter[str] = field(default_factory=Counter)
+    worlds: Counter[tuple[str, bool]] = field(default_factory=Counter)
     rows: dict[str, Row] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     misses: list[Finding] = field(default_factory=list)
@@ -163,6 +173,8 @@ class Tally:
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.missed_at.update(other.missed_at)
+        self.levels.update(other.levels)
+        self.worlds.update(other.worlds)
         self.seconds.update(other.seconds)
         self.findings += other.findings
         self.misses += other.misses
@@ -188,8 +200,15 @@ class Desk:
     tally: Tally
     flawed: set[tuple[int, int]] = field(default_factory=set)
 
-    def cassette(self, number: int) -> str:
-        return str(self.directory / f"{number}.json")
+    def cassettes(self, written: Program, recording: str = "first") -> list[str]:
+        """Where a program's cassettes lie: in a directory of their own if others there answer."""
+        world = WORLDS[written["world"]]
+        place = self.directory / (recording if world.twice else "")
+        if world.alone:
+            place /= str(written["number"])
+        place.mkdir(parents=True, exist_ok=True)
+        names = [f"{written['number']}.{number}.json" for number in range(world.cassettes)]
+        return [str(place / name) for name in names]
 
     def run(self, stage: str, name: str, jobs: list[dict[str, Any]]) -> dict[str, Any]:
         """Do jobs in a process of their own and return their traces by key."""
@@ -208,13 +227,22 @@ class Desk:
         lines = target.read_text(encoding="utf-8").splitlines()
         return {trace["key"]: trace for trace in map(json.loads, lines)}
 
+    def learn(self) -> None:
+        """Run `timetracer learn` on the two recordings."""
+        command = "import sys; from timetracer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        directories = [str(self.directory / name) for name in ("first", "second")]
+        run_program(command, "learn", *directories, timeout=600)
+
     def _environment(self, stage: str, name: str) -> dict[str, str | None]:
         seed = random.Random(f"{self.settings.seed} {name}").randint(1, 4_000_000_000)
         env: dict[str, str | None] = {
             "MONGODB_URI": self.settings.uri,
             "PYTHONHASHSEED": str(seed),
             "TIMETRACER_MODE": None,
+            "PYTEST_VERSION": pytest.__version__,  # only tests may seed os.urandom
         }
+        if stage == "record" and self.settings.guard in IN_BOTH:
+            env["MATCHING_GUARD"] = self.settings.guard
         if stage == "replay":
             env["MATCHING_CLOCK"] = str(CLOCK)
             env["MATCHING_GUARD"] = self.settings.guard
@@ -231,13 +259,14 @@ def again(settings: Settings, finding: dict[str, Any]) -> str:
     """
     with tempfile.TemporaryDirectory(prefix="matching") as directory:
         desk = Desk(Path(directory), settings, Tally())
-        desk.run("record", "record", [_job(desk, "it", finding["recorded"])])
+        _record(desk, {"it": finding["recorded"]})
         jobs = [_job(desk, "it", finding["program"])]
         replayed = desk.run("replay", "replay", jobs)["it"]
         live = desk.run("live", "live", jobs)["it"] if finding["kind"] else None
-        cassette = Path(desk.cassette(finding["program"]["number"])).read_text(encoding="utf-8")
-    lines = [cassette]
+        cassettes = desk.cassettes(finding["recorded"])
+        lines = [Path(cassette).read_text(encoding="utf-8") for cassette in cassettes]
     recorded = {call["id"]: call for call in calls_of(finding["recorded"])}
+    lines += [f"stock {json.dumps(finding['recorded']['stock'])}"]
     for call in calls_of(finding["program"]):
         number = str(call["id"])
         changed = "  CHANGED" if call != recorded[call["id"]] else ""
@@ -263,10 +292,12 @@ def run_batch(settings: Settings, numbers: Iterable[int]) -> Tally:
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="matching") as directory:
         desk = Desk(Path(directory), settings, tally)
-        programs = {number: program(settings.seed, number) for number in numbers}
-        jobs = {n: _job(desk, str(n), written) for n, written in programs.items()}
-        recorded = desk.run("record", "record", list(jobs.values()))
-        replayed = desk.run("replay", "replay", list(jobs.values()))
+        programs = {
+            number: program(settings.seed, number, settings.worlds) for number in numbers
+        }
+        recorded = _record(desk, {str(n): written for n, written in programs.items()})
+        jobs = [_job(desk, str(n), written) for n, written in programs.items()]
+        replayed = desk.run("replay", "replay", jobs)
         for number, written in programs.items():
             _judge_program(tally, written, recorded[str(number)], replayed[str(number)])
         desk.flawed.update((f.program["number"], f.call) for f in tally.findings)
@@ -276,9 +307,21 @@ def run_batch(settings: Settings, numbers: Iterable[int]) -> Tally:
 
 
 def _job(desk: Desk, key: str, written: Program, **more: Any) -> dict[str, Any]:
-    return {
-        "key": key, "program": written, "cassette": desk.cassette(written["number"]), **more
-    }  # fmt: skip
+    return {"key": key, "program": written, "cassettes": desk.cassettes(written), **more}
+
+
+def _record(desk: Desk, programs: dict[str, Program]) -> dict[str, Any]:
+    """Record programs; some of them twice, with what that shows noted in the first cassette."""
+    traces = desk.run("record", "record", [_job(desk, *one) for one in programs.items()])
+    twice = [
+        {"key": key, "program": written, "cassettes": desk.cassettes(written, "second")}
+        for key, written in programs.items()
+        if WORLDS[written["world"]].twice
+    ]
+    if twice:
+        desk.run("record", "record again", twice)
+        desk.learn()
+    return traces
 
 
 def _rounds(settings: Settings, programs: dict[int, Program]) -> Iterator[dict[str, Twin]]:
@@ -350,7 +393,9 @@ def _judge_program(
 ) -> None:
     tally.programs += 1
     tally.calls += len(recorded["answers"])
+    tally.levels.update(replayed["levels"])
     call = _first_difference(recorded, replayed)
+    tally.worlds[written["world"], call is None and replayed["missed"] is None] += 1
     if call is not None:
         tally.differ += 1
         expected, got = (t["answers"][str(call)] for t in (recorded, replayed))
@@ -425,6 +470,8 @@ def table(tally: Tally) -> str:
         f"{tally.missed} missed, {tally.differ} differed",
         f"    {tally.careful} missed since they rest on values bound by their look alone",
         *(f"    first miss in {op}: {count}" for op, count in tally.missed_at.most_common()),
+        "    " + ", ".join(f"{level} {count}" for level, count in tally.levels.most_common()),
+        "    " + ", ".join(f"{name} {_of_world(tally, name)}" for name in WORLDS),
         "",
         f"{'kind of difference':62}" + "".join(f"{name:>12}" for name in columns),
     ]
@@ -441,6 +488,11 @@ def table(tally: Tally) -> str:
     lines.append(f"{tally.undetermined} twins that the server itself answers otherwise each time")
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in tally.seconds.items())
     return "\n".join([*lines, f"time in processes: {spent}"])
+
+
+def _of_world(tally: Tally, name: str) -> str:
+    same, not_same = (tally.worlds[name, whether] for whether in (True, False))
+    return f"{same} of {same + not_same}"
 
 
 def _line(name: str, row: Row, must_miss: bool = False) -> str:

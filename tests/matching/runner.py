@@ -1,10 +1,11 @@
 """Runs a program against a client, and writes down what each of its calls gave.
 
-A program is `{"number", "database", "driver", "values", "calls"}`. A call is
-`{"id", "op", "coll", "args"}` (`db` where it is not the program's own database, `unordered` where
-the server may answer in any order); what an operation does is its row in `OPERATIONS`. These hold
-calls of their own: "group" (made at once), "transaction" (with "end": "commit" or "abort") and
-"session".
+A program is `{"number", "world", "database", "driver", "values", "stock", "calls", "cut", ...}`:
+"stock" is what the database holds before it, and from its call "cut" on it has another cassette.
+A call is `{"id", "op", "coll", "args"}` (`db` where it is not the program's own database,
+`unordered` where the server may answer in any order); what an operation does is its row in
+`OPERATIONS`. These hold calls of their own: "group" (made at once), "transaction" (with "end":
+"commit" or "abort") and "session".
 
 One coroutine runs programs of every driver: with a synchronous one it never waits.
 """
@@ -77,12 +78,22 @@ class Place:
     coll: Any
     args: dict[str, Any]
     options: dict[str, Any]
-    is_async: bool
+    driver: str
 
     @property
     def bucket(self) -> Any:
-        kind = gridfs.AsyncGridFSBucket if self.is_async else gridfs.GridFSBucket
-        return kind(self.database, bucket_name=self.coll)
+        return BUCKETS.get(self.driver, gridfs.GridFSBucket)(self.database, bucket_name=self.coll)
+
+
+def _motor_bucket(*args: Any, **options: Any) -> Any:
+    from motor.motor_asyncio import AsyncIOMotorGridFSBucket
+
+    return AsyncIOMotorGridFSBucket(*args, **options)
+
+
+BUCKETS: dict[str, Callable[..., Any]] = {
+    "async": gridfs.AsyncGridFSBucket, "motor": _motor_bucket
+}  # fmt: skip
 
 
 def _method(name: str, *positional: str) -> Callable[[Place], Awaitable[Any]]:
@@ -99,7 +110,7 @@ def _listed(name: str, *positional: str) -> Callable[[Place], Awaitable[Any]]:
     called = _method(name, *positional)
 
     async def call(place: Place) -> Any:
-        return await it((await called(place)).to_list())
+        return await it((await called(place)).to_list(None))
 
     return call
 
@@ -149,6 +160,23 @@ async def _get_by_name(place: Place) -> Any:
     return await _file(await it(place.bucket.open_download_stream_by_name(place.args["filename"])))
 
 
+async def _drop_file(place: Place) -> Any:
+    return await it(place.bucket.delete(place.args["id"]))
+
+
+async def _rename_file(place: Place) -> Any:
+    return await it(place.bucket.rename(place.args["id"], place.args["filename"]))
+
+
+async def _command(place: Place) -> Any:
+    told = await it(place.database.command(place.args["command"]))
+    return told.get("ok"), told.get("version")
+
+
+async def _server_info(place: Place) -> Any:
+    return (await it(place.client.server_info()))["version"]
+
+
 async def _file(out: Any) -> Any:
     read = await it(out.read())
     return {"name": out.filename, "meta": out.metadata, "size": out.length, "data": read}
@@ -180,8 +208,15 @@ OPERATIONS: dict[str, Callable[[Place], Awaitable[Any]]] = {
     "put": _put,
     "get": _get,
     "get_by_name": _get_by_name,
+    "drop_file": _drop_file,
+    "rename_file": _rename_file,
+    "index_information": _method("index_information"),
+    "command": _command,
+    "server_info": _server_info,
 }
-_WITHOUT_SESSION = {"put", "get", "get_by_name", "list_collection_names", "create_index", "drop"}
+START_UP = ("create_index", "list_collection_names", "index_information", "command", "server_info")
+"""What a program does as it starts, and other cassettes may answer."""
+_WITHOUT_SESSION = {"put", "get", "get_by_name", "drop_file", "rename_file", "drop", *START_UP}
 
 
 def kept(result: Any) -> Any:
@@ -192,6 +227,15 @@ def kept(result: Any) -> Any:
         if hasattr(result, name):
             return {name: getattr(result, name)}
     return {"value": result}
+
+
+def _without(result: Any, keys: frozenset[str]) -> Any:
+    """Documents without some keys."""
+    if isinstance(result, dict):
+        return {key: _without(item, keys) for key, item in result.items() if key not in keys}
+    if type(result) in (list, tuple):
+        return type(result)(_without(item, keys) for item in result)
+    return result
 
 
 def _sorted_keys(result: Any) -> Any:
@@ -214,17 +258,26 @@ class Run:
         client: the client, synchronous or not.
         upto: the last call to be made, None for all.
         shuffle: what calls that are made at once are shuffled by, None for their own order.
+        parts: how many cassettes it goes through at most.
     """
 
     def __init__(
-        self, program: Program, client: Any, upto: int | None = None, shuffle: Any = None
+        self,
+        program: Program,
+        client: Any,
+        upto: int | None = None,
+        shuffle: Any = None,
+        parts: int = 1,
     ) -> None:
         self.trace = Trace()
         self.databases: set[str] = set()
         self._program, self._client, self._upto = program, client, upto
         self._shuffle = random.Random(shuffle) if shuffle is not None else None
-        self._is_async = program["driver"] == "async"
-        self._values = Values(program["values"])
+        self._is_async = program["driver"] in BUCKETS
+        self._parts = parts
+        self._hidden = frozenset(program.get("hidden", ()))
+        self._values = Values(program["values"], ordered=bool(program.get("ordered")))
+        self._stock = [(coll, self._values.of(documents)) for coll, documents in program["stock"]]
         self._texts: dict[int, str] = {}
 
     def before(self) -> None:
@@ -232,16 +285,44 @@ class Run:
         for name in self._program.get("early", ()):
             self._values.make(name)
 
-    async def all(self) -> Trace:
-        """Make the calls, and return what they gave."""
-        self.before()
-        with contextlib.suppress(StopRun):
-            for call in self._program["calls"]:
-                await self._step(call, {})
+    async def stock(self) -> None:
+        """Store what the database holds before the program; nothing of it is recorded."""
+        name = self._program["database"]
+        for coll, documents in self._stock:
+            self.databases.add(name)
+            await it(self._client[name][coll].insert_many(documents))
+
+    async def all(self, block: Callable[[int], Any]) -> Trace:
+        """Make the calls, and return what they gave.
+
+        Args:
+            block: gives the context for the calls of each cassette, by its number.
+        """
+        for number, calls in enumerate(self._divided()):
+            with block(number):
+                if not await self._made(calls, first=not number):
+                    break
         numbers = sorted(self._texts)
         blurred = self._values.names.blurred([self._texts[number] for number in numbers])
         self.trace.answers = dict(zip(numbers, blurred, strict=True))
         return self.trace
+
+    def _divided(self) -> list[list[Call]]:
+        calls, cut = self._program["calls"], self._program["cut"]
+        if self._parts == 1 or not cut:
+            return [calls]
+        place = next(place for place, call in enumerate(calls) if _last_id(call) >= cut)
+        return [calls[:place], calls[place:]]
+
+    async def _made(self, calls: list[Call], *, first: bool) -> bool:
+        """Make calls; whether the program goes on after them."""
+        if first:
+            self.before()
+        with contextlib.suppress(StopRun):
+            for call in calls:
+                await self._step(call, {})
+            return True
+        return False
 
     async def _step(self, call: Call, options: dict[str, Any]) -> None:
         if call["op"] in HOLDERS:
@@ -272,6 +353,8 @@ class Run:
 
     def _shown(self, call: Call, result: Any) -> str:
         """A result as text; where the server may answer in any order, its parts in one order."""
+        if self._hidden:
+            result = _without(result, self._hidden)
         if self._program.get("sorted_keys"):
             result = _sorted_keys(result)
         if not call.get("unordered") or not isinstance(result, list):
@@ -290,16 +373,16 @@ class Run:
         if "keys" in args:
             args["keys"] = [tuple(pair) for pair in args["keys"]]
         coll = self._values.of(call["coll"])
-        return Place(self._client, self._client[name], coll, args, options, self._is_async)
+        return Place(self._client, self._client[name], coll, args, options, self._program["driver"])
 
     async def _session(self, call: Call) -> None:
-        async with _ended(self._client.start_session()) as session:
+        async with _ended(await it(self._client.start_session())) as session:
             for inner in call["calls"]:
                 await self._step(inner, {"session": session})
             await it(session.end_session())
 
     async def _transaction(self, call: Call) -> None:
-        async with _ended(self._client.start_session()) as session:
+        async with _ended(await it(self._client.start_session())) as session:
             await it(session.start_transaction())
             for inner in call["calls"]:
                 await self._step(inner, {"session": session})
@@ -351,6 +434,10 @@ class Run:
         except Exception as error:
             return error
         return None
+
+
+def _last_id(call: Call) -> int:
+    return int(call["id"])
 
 
 @contextlib.asynccontextmanager

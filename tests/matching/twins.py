@@ -18,6 +18,7 @@ from typing import Any
 from tests.matching.programs import HOUR, uuid_text
 from tests.matching.runner import HOLDERS, Call, Program
 from tests.matching.values import FAMILY, FORMS_OF, MARK, Node, canonical
+from tests.matching.worlds import NOISE
 
 Path = tuple[Any, ...]
 READ = frozenset({"filter", "pipeline", "sort", "limit", "skip", "projection", "key", "id"})
@@ -107,6 +108,8 @@ def spots(program: Program, rng: random.Random) -> Iterator[Spot]:
 
 
 def _within(node: Node, path: Path) -> Iterator[tuple[Path, Node]]:
+    if path[-1] == NOISE and "$exists" not in node:
+        return  # what is ignored, or left out by the matcher
     yield path, node
     if isinstance(node, dict):
         for key, value in node.items():
@@ -520,7 +523,9 @@ def other_collection(spot: Spot) -> Node:
 def fresh_collection(spot: Spot) -> Node:
     """A newly named collection in place of one whose made name was used before."""
     coll = spot.call["coll"]
-    if not isinstance(coll, dict) or not _used_before(spot, coll["parts"][0]["name"]):
+    if not isinstance(coll, dict) or not is_made(coll["parts"][0]):
+        return None
+    if not _used_before(spot, coll["parts"][0]["name"]):
         return None
     old = coll["parts"][0]
     new = {**old, "name": new_value(spot.program, spot.program["values"][old["name"]])}

@@ -20,6 +20,7 @@ A value is JSON. A dict with the key "§" stands for what JSON has not, by its r
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 import secrets
 import time
@@ -58,6 +59,8 @@ def _uuid_to_show(make: Callable[[], uuid.UUID]) -> uuid.UUID:
     return made
 
 
+_unseen = random.SystemRandom()
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "oid": ObjectId,
     "uuid4": lambda: _uuid_to_show(uuid.uuid4),
@@ -67,6 +70,10 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "urlsafe": lambda: _urlsafe(),
     "sha1": lambda: hashlib.sha1(str(time.time_ns()).encode()).hexdigest(),
     "sha256": lambda: hashlib.sha256(secrets.token_bytes(8)).hexdigest(),
+    "lone": lambda: _uuid_to_show(lambda: uuid.UUID(int=_unseen.getrandbits(128), version=4)),
+    "lonehex": lambda: _unseen.randbytes(16).hex(),
+    "short": lambda: f"{random.getrandbits(36):09x}",
+    "digits": lambda: random.randint(2 * 10**8, 9 * 10**8),
 }
 """Kind of a value -> how a run makes one."""
 
@@ -93,8 +100,12 @@ FORMS_OF: dict[str, dict[str, Callable[[Any], Any]]] = {
         "ms": lambda v: int(v.timestamp() * 1000),
     },
     "token": {"text": lambda v: v},
+    "number": {"int": lambda v: v},
 }
-FAMILY = {"oid": "oid", "uuid4": "uuid", "uuid1": "uuid", "time": "time"}
+FAMILY = {
+    "oid": "oid", "uuid4": "uuid", "uuid1": "uuid", "lone": "uuid", "time": "time",
+    "digits": "number",
+}  # fmt: skip
 """Kind -> which forms it has; every other kind is a token."""
 
 
@@ -184,12 +195,14 @@ class Values:
 
     Args:
         kinds: name of a made value -> its kind.
+        ordered: whether sets are gone through in the order in which they are written.
     """
 
-    def __init__(self, kinds: dict[str, str]) -> None:
+    def __init__(self, kinds: dict[str, str], *, ordered: bool = False) -> None:
         self.names = Names()
         self._kinds = kinds
         self._made: dict[str, Any] = {}
+        self.unique: Callable[[list[Any]], Any] = dict.fromkeys if ordered else set
         self.results: dict[int, Any] = {}
 
     def make(self, name: str) -> Any:
@@ -242,11 +255,12 @@ def _text(values: Values, node: Node) -> str:
 
 
 def _set(values: Values, node: Node) -> list[Any]:
-    return list({values.of(item) for item in node["items"]})
+    return list(values.unique([values.of(item) for item in node["items"]]))
 
 
 def _keys(values: Values, node: Node) -> dict[str, Any]:
-    return {key: values.of(node["value"]) for key in {values.of(item) for item in node["items"]}}
+    keys = values.unique([values.of(item) for item in node["items"]])
+    return {key: values.of(node["value"]) for key in keys}
 
 
 def _doc(values: Values, node: Node) -> dict[str, Any]:
