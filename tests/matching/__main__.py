@@ -94,7 +94,8 @@ def _without_guards(given: argparse.Namespace) -> int:
     """Take out one guard after the other; each must lead to a wrong answer."""
     kept = 0
     for guard in GUARDS:
-        given.guard, given.kind = guard.name, list(guard.kinds)
+        given.guard = guard.name
+        given.kind, given.world = list(guard.kinds), list(guard.worlds)
         wrong = run(given).wrong
         kept += not wrong
         _print(f"{guard.name:40} {wrong:>8} wrong{'' if wrong else '   GUARDS NOTHING'}")
@@ -111,7 +112,9 @@ def _again(given: argparse.Namespace) -> int:
 def _keep(tally: Tally, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for kind, findings in (
-        ("wrong", tally.findings), ("missed", tally.misses), ("noted", tally.noted)
+        ("wrong", tally.findings),
+        ("missed", tally.misses),
+        ("noted", tally.noted),
     ):
         for number, finding in enumerate(findings):
             text = json.dumps(asdict(finding), indent=1, ensure_ascii=False)

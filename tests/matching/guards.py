@@ -23,6 +23,8 @@ class Guard:
         replace: gives the replacement for what is there.
         why: what goes wrong without it.
         kinds: the kinds of difference that show it; all of them if empty.
+        worlds: the worlds whose programs show it; all of them if empty.
+        in_both: whether the recording process goes without it, too.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Guard:
     replace: Callable[[Any], Any]
     why: str
     kinds: tuple[str, ...] = ()
+    worlds: tuple[str, ...] = ()
+    in_both: bool = False
 
 
 def _anything(take: Any) -> Any:
@@ -63,6 +67,88 @@ def _free(*names: str) -> Callable[[Any], Any]:
     }
 
 
+def _match_on_without(part: str) -> Callable[[Any], Any]:
+    """A replacement for how an index is made: it compares all of a call but for a part."""
+
+    def replaced(make: Any) -> Any:
+        def made(self: Any, events: Any, **options: Any) -> None:
+            named = tuple(name for name in options["match_on"] if name != part)
+            make(self, events, **{**options, "match_on": named})
+
+        return made
+
+    return replaced
+
+
+def _as_if_stored(compare: Any) -> Any:
+    """Compare times as where the program stores them."""
+    return lambda self, recorded, live, place: compare(
+        self, recorded, live, dataclasses.replace(place, writes=True)
+    )
+
+
+def _as_if_steady(rows: Any) -> Any:
+    """Start-up calls whose answers never change."""
+    return {name: dataclasses.replace(row, steady=True) for name, row in rows.items()}
+
+
+def _made_by(recording: bool) -> Callable[[Any], Any]:
+    """A replacement for evidence: that of one of the two processes is enough."""
+
+    def replaced(both_made: Any) -> Any:
+        def one_made(self: Any, recorded: Any, live: Any) -> bool:
+            from timetracer.evidence import _made, object_id_digits
+
+            if recorded.kind == "time":
+                return bool(both_made(self, recorded, live))
+            key, digits = (
+                (recorded.key, self.process.object_ids)
+                if recording
+                else (live.key, object_id_digits())
+            )
+            if len(key) == 24 and recorded.kind == "id":
+                return bool(key[8:18] == digits)
+            return key in (self.made if recording else _made.numbers)
+
+        return one_made
+
+    return replaced
+
+
+def _named_anywhere(is_ignored: Any) -> Any:
+    """A path is ignored wherever its last step stands."""
+    return lambda path, ignore: bool(path) and any(path[-1] == one[-1] for one in ignore)
+
+
+class _Everything:
+    """Holds whatever is asked for."""
+
+    def __contains__(self, found: object) -> bool:
+        return True
+
+
+def _forgetting(may_be_born: Any) -> Any:
+    """What stood for itself in a call may stand for another value in it."""
+
+    def born(self: Any, recorded: Any, live: Any, place: Any) -> Any:
+        self._kept.clear()
+        return may_be_born(self, recorded, live, place)
+
+    return born
+
+
+def _index_without_arguments(text: Any) -> Any:
+    """Start-up calls are told apart by method and namespace."""
+    return lambda method, url, arguments, get: text(method, url, {}, get)
+
+
+def _whole_hours_too(same_moment: Any) -> Any:
+    """A time of a whole hour may have been read from the clock."""
+    return lambda one, other, *clocks: same_moment(
+        one._replace(form=one.form.replace("000", "")), other, *clocks
+    )
+
+
 def _outside_the_call(known: Any) -> Any:
     """What is bound by earlier calls, and not by the one that is compared."""
     return lambda self, recorded: self._bindings.live(recorded)
@@ -84,14 +170,31 @@ LITERALS = (
     "a made value for a literal, in a filter",
     "a literal for a made value, in a filter",
 )
+STOCKED = (
+    "a stocked literal for a made value, in a filter",
+    "a stocked literal for a made value, in a pipeline",
+    "another stocked document's value, in a filter",
+    "another stocked document's value, in a pipeline",
+)
+UNSEEN = (
+    "an unseen value for a literal, in a filter",
+    "an unseen value for a literal, in a pipeline",
+    "an unseen value for a seen one, in a filter",
+    "an unseen value for a seen one, in a pipeline",
+)
+IN_WRITES = (
+    "a literal for a made value, in a write",
+    "another literal UUID, in a write",
+    "another literal ObjectId, in a write",
+    "another user's md5, in a write",
+    "a made value for a literal, in a write",
+)
 DATES = (
     "a date one day off, in a filter",
     "a date one day off, in a pipeline",
     "a date one hour off, in a filter",
     "a date one minute off, in a filter or pipeline",
 )
-
-IN_BOTH: tuple[str, ...] = ()
 
 GUARDS: tuple[Guard, ...] = (
     Guard(
@@ -101,11 +204,26 @@ GUARDS: tuple[Guard, ...] = (
         "a call is answered by any event of its method and namespace",
     ),
     Guard(
+        "method",
+        "timetracer.matching:Index.__init__",
+        _match_on_without("method"),
+        "a call is answered by an event of another method",
+        ("another operation",),
+    ),
+    Guard(
+        "namespace",
+        "timetracer.matching:Index.__init__",
+        _match_on_without("url"),
+        "a call is answered by an event of another collection",
+        ("another collection", "a freshly named collection"),
+    ),
+    Guard(
         "one live value",
         "timetracer.bindings:Bindings.live",
         _always(None),
-        "a recorded value is bound to a second live one",
+        "a recorded value is bound to a second live one, in another cassette",
         BOUND,
+        ("takes",),
     ),
     Guard(
         "one recorded value",
@@ -115,11 +233,32 @@ GUARDS: tuple[Guard, ...] = (
         BOUND,
     ),
     Guard(
+        "is free",
+        "timetracer.bindings:Bindings.is_free",
+        _always(True),
+        "a live id is bound to a second recorded one, as a token of another cassette may be",
+        BOUND,
+    ),
+    Guard(
         "within the call",
         "timetracer.alike:Fit._known",
         _outside_the_call,
         "one call binds a recorded value twice",
-        (*BOUND, "two ids swapped from the start"),
+        (*BOUND, "two ids swapped from the start", "a new value at one of two places, in a write"),
+    ),
+    Guard(
+        "kept within the call",
+        "timetracer.alike:Fit._may_be_born",
+        _forgetting,
+        "a value stands for itself and for another one in one call",
+        ("another literal at one of two places, in a write",),
+    ),
+    Guard(
+        "first event",
+        "timetracer.cassette:Event.is_first_with",
+        _always(True),
+        "a binding is born by a call that comes after the one that first held the value",
+        (*BOUND, *LITERALS, *UNSEEN),
     ),
     Guard(
         "made by both",
@@ -127,6 +266,28 @@ GUARDS: tuple[Guard, ...] = (
         _always(True),
         "a look is taken for evidence",
         (*LITERALS, *DATES),
+    ),
+    Guard(
+        "made in the recording",
+        "timetracer.evidence:Evidence.both_made",
+        _made_by(recording=False),
+        "a literal was recorded, and a value that is made stands for it",
+        ("a made value for a literal, in a filter", "a made value for a literal, in a pipeline"),
+    ),
+    Guard(
+        "made in the replay",
+        "timetracer.evidence:Evidence.both_made",
+        _made_by(recording=True),
+        "a literal stands for a value that was made",
+        STOCKED,
+    ),
+    Guard(
+        "makers of UUIDs",
+        "timetracer.evidence:_MAKERS",
+        lambda makers: _Everything(),
+        "any UUID that the program writes down is taken for one that it made",
+        ("another literal UUID, in a filter", "another stocked document's value, in a filter"),
+        in_both=True,
     ),
     Guard(
         "born in writes",
@@ -140,7 +301,7 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.bindings:Run.was_given",
         _always(False),
         "what the program was shown, or asked for itself, is bound to another value",
-        (*BOUND, *LITERALS, "another returned id, in a filter"),
+        (*BOUND, *LITERALS, *UNSEEN, "another returned id, in a filter"),
     ),
     Guard(
         "itself",
@@ -150,11 +311,82 @@ GUARDS: tuple[Guard, ...] = (
         (*BOUND, "a literal for a made value, in a write"),
     ),
     Guard(
+        "rests on looks",
+        "timetracer.matching:rests_on",
+        _always(False),
+        "a sort, a range or a list by values that are bound by their look is answered as recorded",
+        IN_WRITES,
+    ),
+    Guard(
+        "learned places",
+        "timetracer.alike:Fit._is_learned",
+        _always(True),
+        "a value that nobody saw being made is bound anywhere",
+        (*LITERALS, *UNSEEN, *STOCKED),
+    ),
+    Guard(
+        "ignored places",
+        "timetracer.alike:is_ignored",
+        _named_anywhere,
+        "what has the name of an ignored place is ignored everywhere",
+        ("an ignored key at another place",),
+        ("ignored",),
+    ),
+    Guard(
+        "the user's matcher",
+        "timetracer.matching:Index._may_answer",
+        _always(True),
+        "any arguments answer where a matcher is to compare them",
+        (),
+        ("matcher",),
+    ),
+    Guard(
+        "start-up calls' arguments",
+        "timetracer.ambient:_text",
+        _index_without_arguments,
+        "another index is there already",
+        ("another index key", "another index option"),
+        ("ambient",),
+    ),
+    Guard(
+        "steady start-up calls",
+        "timetracer.ambient:AMBIENT",
+        _as_if_steady,
+        "what collections there are is told as it was before a write",
+        ("a start-up call once more, for the last",),
+        ("ambient",),
+    ),
+    Guard(
+        "agreeing start-up calls",
+        "timetracer.ambient:_agree",
+        _always(True),
+        "one of two answers is given",
+        ("a start-up call that was answered in two ways",),
+        ("ambient",),
+    ),
+    Guard(
         "tolerance",
         "timetracer.evidence:TOLERANCE",
         lambda seconds: 1e9,
         "a time is bound however far it is from the clock",
         DATES,
+    ),
+    Guard(
+        "known times",
+        "timetracer.alike:Fit._moment",
+        _as_if_stored,
+        "a time that was stored stands for another one that was",
+        ("another known time, seconds off, in a filter",),
+    ),
+    Guard(
+        "whole hours",
+        "timetracer.evidence:same_moment",
+        _whole_hours_too,
+        "a date that was written down is taken for one that was read from the clock",
+        (
+            "a written date moved with the clock, in a filter",
+            "a written date moved with the clock, in a pipeline",
+        ),
     ),
     Guard(
         "order of lists and documents",
@@ -175,6 +407,9 @@ GUARDS: tuple[Guard, ...] = (
         ("stages reordered",),
     ),
 )
+
+IN_BOTH = {guard.name for guard in GUARDS if guard.in_both}
+"""Those that the recording process goes without, too."""
 
 
 def take_out(name: str) -> None:

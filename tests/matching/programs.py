@@ -171,8 +171,9 @@ class Writer:
                 return self.made("oid", form[0] if form else "id")
             case ["uuid", *form]:
                 return self.made("uuid4", form[0] if form else "uuid")
-            case ["uuid1", form]:
-                return self.made("uuid1", form)
+            case ["uuid1", form]:  # what it draws of `random` rests on the machine
+                seeded = "entropy" in self.world.settings
+                return self.made("uuid4" if seeded else "uuid1", form)
             case ["literal", "oid"]:
                 return {MARK: "oid", "hex": "65" + self.literal()[:22]}
             case ["literal", "md5"]:

@@ -27,12 +27,12 @@ import pytest
 from tests.matching.guards import IN_BOTH
 from tests.matching.programs import program
 from tests.matching.runner import HOLDERS, Program
-from tests.matching.twins import LIMITS, MUST_MISS, Twin, calls_of, twins
+from tests.matching.twins import LIMITS, MOVED, MUST_MISS, Twin, calls_of, twins
 from tests.matching.worlds import WORLDS
 from tests.support.offline import Rules, run_offline, run_program
 
 PROCESS = "from tests.matching.process import main; main()"
-CLOCK = 3 * 24 * 3600 + 4321.987654
+CLOCK = MOVED - 0.012346
 """Seconds between the day of the recording and that of the replay."""
 
 OFFLINE = Rules(threads="driver")
@@ -292,9 +292,7 @@ def run_batch(settings: Settings, numbers: Iterable[int]) -> Tally:
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="matching") as directory:
         desk = Desk(Path(directory), settings, tally)
-        programs = {
-            number: program(settings.seed, number, settings.worlds) for number in numbers
-        }
+        programs = {number: program(settings.seed, number, settings.worlds) for number in numbers}
         recorded = _record(desk, {str(n): written for n, written in programs.items()})
         jobs = [_job(desk, str(n), written) for n, written in programs.items()]
         replayed = desk.run("replay", "replay", jobs)
@@ -364,9 +362,7 @@ def _answered(twin: Twin, trace: dict[str, Any]) -> int:
     return last if last >= twin.changed else 0
 
 
-def _unsure(
-    desk: Desk, jobs: list[dict[str, Any]], live: dict[str, Any], index: int
-) -> set[str]:
+def _unsure(desk: Desk, jobs: list[dict[str, Any]], live: dict[str, Any], index: int) -> set[str]:
     """Those that the server answers otherwise when asked again."""
     unsure: set[str] = set()
     for time_again in range(LIVE_AGAIN):
@@ -439,7 +435,6 @@ def _judge_twin(
         row.early += 1
     else:
         row.missed += 1
-
 
     let_through = live and call is None and str(twin.changed) in replayed["answers"]
     if live and let_through and twin.kind in MUST_MISS:

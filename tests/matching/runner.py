@@ -118,9 +118,7 @@ def _listed(name: str, *positional: str) -> Callable[[Place], Awaitable[Any]]:
 async def _insert(place: Place) -> Any:
     """Insert a document and show what the driver made of it, as well."""
     document = place.args["document"]
-    result = await it(
-        place.database[place.coll].insert_one(document, **place.options)
-    )
+    result = await it(place.database[place.coll].insert_one(document, **place.options))
     return result, document
 
 

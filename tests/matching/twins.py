@@ -16,12 +16,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tests.matching.programs import HOUR, uuid_text
-from tests.matching.runner import HOLDERS, Call, Program
+from tests.matching.runner import HOLDERS, START_UP, Call, Program
 from tests.matching.values import FAMILY, FORMS_OF, MARK, Node, canonical
 from tests.matching.worlds import NOISE
 
 Path = tuple[Any, ...]
 READ = frozenset({"filter", "pipeline", "sort", "limit", "skip", "projection", "key", "id"})
+MOVED = 3 * 24 * 3600 + 4322
+"""Seconds between the day of the recording and that of the replay."""
 WRITE = frozenset(
     {"document", "documents", "update", "replacement", "metadata", "filename", "file_id"}
 )
@@ -488,6 +490,160 @@ def ref_changed(spot: Spot) -> Node:
     return {**spot.node, **spot.rng.choice(changes)}
 
 
+# ---------------------------------------------------------------- of one world
+
+
+def beside_ignored(spot: Spot) -> Node:
+    """Another value beside one that is ignored."""
+    if not _is_noisy(spot) or _is_direction(spot) or NOISE in spot.path:
+        return None
+    if type(spot.node) is int and "shift" not in spot.path:
+        return spot.node + 1
+    if isinstance(spot.node, dict) and spot.node.get(MARK) in ("made", "oid", "uuid", "md5"):
+        return None if is_made(spot.node) and not is_id(spot) else _like(spot, spot.node)
+    return None
+
+
+def _is_noisy(spot: Spot) -> bool:
+    return NOISE in canonical(spot.call)
+
+
+def ignored_elsewhere(spot: Spot) -> Node:
+    """Another condition on the key that is ignored, at a place where it is not."""
+    fits = spot.path[-2:] == (NOISE, "$exists")
+    return not spot.node if fits else None
+
+
+def another_stocked(spot: Spot) -> Node:
+    """A document that was there before the program, and another one that was."""
+    if not isinstance(spot.node, dict) or spot.node.get(MARK) not in ("oid", "uuid", "md5"):
+        return None
+    for _, documents in spot.program["stock"]:
+        for name in ("_id", "ref", "key"):
+            values = [document[name] for document in documents if name in document]
+            others = [value for value in values if value != spot.node]
+            if len(others) < len(values):
+                return spot.rng.choice(others) if others else None
+    return None
+
+
+def stocked_for_made(spot: Spot) -> Node:
+    """A literal that is stored, for a value that is made anew."""
+    if not is_made(spot.node):
+        return None
+    learned = spot.program["values"][spot.node["name"]].startswith("lone")
+    for _, documents in spot.program["stock"]:
+        for document in documents:
+            found = document.get("key" if learned else "ref")
+            if isinstance(found, dict) and found.get("form") == spot.node["form"]:
+                return found
+    return None
+
+
+def stocked_for_learned(spot: Spot) -> Node:
+    return stocked_for_made(spot) if _is_lone(spot) else None
+
+
+def stocked_for_seen(spot: Spot) -> Node:
+    return stocked_for_made(spot) if is_made(spot.node) and not _is_lone(spot) else None
+
+
+def _is_lone(spot: Spot) -> bool:
+    return is_made(spot.node) and spot.program["values"][spot.node["name"]].startswith("lone")
+
+
+def unseen_for_literal(spot: Spot) -> Node:
+    """A value that nobody saw being made, for a literal."""
+    kind = {"uuid": "lone", "md5": "lonehex"}.get(_mark(spot.node))
+    if kind is None:
+        return None
+    name = new_value(spot.program, kind)
+    return {MARK: "made", "name": name, "form": spot.node.get("form", "text")}
+
+
+def unseen_for_seen(spot: Spot) -> Node:
+    """A value that nobody saw being made, for one that was seen."""
+    if not is_made(spot.node) or spot.program["values"][spot.node["name"]] not in ("uuid4", "hex"):
+        return None
+    seen = spot.program["values"][spot.node["name"]]
+    return {**spot.node, "name": new_value(spot.program, {"uuid4": "lone", "hex": "lonehex"}[seen])}
+
+
+def _mark(node: Node) -> str:
+    return str(node.get(MARK, "")) if isinstance(node, dict) else ""
+
+
+def another_index_key(spot: Spot) -> Node:
+    if len(spot.path) != 4 or spot.where != "keys":
+        return None
+    return -spot.node if spot.path[-1] == 1 else f"{spot.node}_too"
+
+
+def another_index_option(spot: Spot) -> Node:
+    """An index that is unique and was not, or has another name."""
+    if spot.call["op"] != "create_index":
+        return None
+    args = spot.call["args"]
+    changes = [{"unique": not args.get("unique", False)}, {"name": "another"}]
+    return {**spot.call, "args": {**args, **spot.rng.choice(changes)}}
+
+
+def answers_elsewhere(spot: Spot) -> Node:
+    """A start-up call to which another program's cassette has two answers."""
+    first = spot.call["id"] < spot.program["cut"]
+    if not (spot.program["elsewhere"] and first and spot.call["op"] in START_UP):
+        return None
+    op = spot.rng.choice(["list_collection_names", "index_information"])
+    if any(call["op"] == op for call in spot.program["calls"]):
+        return None
+    return {**spot.program["elsewhere"][0], "id": spot.call["id"], "op": op}
+
+
+def known_time(spot: Spot) -> Node:
+    """Another time that an earlier call wrote, a few seconds off."""
+    if not is_made(spot.node) or family(spot, spot.node) != "time":
+        return None
+    others = [
+        node
+        for call in calls_of(spot.program)
+        if call["id"] < spot.call["id"]
+        for _, node in _within(call.get("args", {}), ("args",))
+        if is_made(node)
+        and family(spot, node) == "time"
+        and node["form"] == spot.node["form"]
+        and 1 < abs(node.get("shift", 0) - spot.node.get("shift", 0)) < 9
+    ]
+    return spot.rng.choice(others) if others and spot.path[-1] == "at" else None
+
+
+def moved_with_the_clock(spot: Spot) -> Node:
+    """A written date of a whole hour, moved as far as the clock is on the day of the replay."""
+    if _mark(spot.node) != "date" or spot.node["form"] != "naive":
+        return None
+    moment = datetime.fromisoformat(spot.node["iso"])
+    return (
+        {**spot.node, "iso": (moment + timedelta(seconds=MOVED)).isoformat()}
+        if not moment.minute
+        else None
+    )
+
+
+def literal_kept_once(spot: Spot) -> Node:
+    """Another literal at one of two places of a document that hold the same."""
+    if type(spot.node) is not dict or not isinstance(spot.node.get("alias"), dict):
+        return None
+    if _mark(spot.node["alias"]) not in ("oid", "uuid", "md5"):
+        return None
+    return {**spot.node, "alias": _like(spot, spot.node["alias"])}
+
+
+def made_kept_once(spot: Spot) -> Node:
+    """A new value at one of two places of a document that hold the same."""
+    if type(spot.node) is not dict or not is_made(spot.node.get("alias")):
+        return None
+    return {**spot.node, "alias": _like(spot, spot.node["alias"])}
+
+
 # ---------------------------------------------------------------- of the call itself
 
 
@@ -573,6 +729,8 @@ IN_FILTER, IN_PIPELINE = ("a filter", FILTER), ("a pipeline", PIPELINE)
 IN_WRITE = ("a write", WRITE)
 EVERYWHERE = (IN_FILTER, IN_PIPELINE, IN_WRITE)
 SECOND = "a difference within the tolerance of the clock"
+STORED = "what is stored under a literal may be stored under another"
+SHOWN = "what learning has shown to change may be any value"
 
 KINDS: list[Kind] = [
     *_each("another number", another_int, *EVERYWHERE),
@@ -625,6 +783,22 @@ KINDS: list[Kind] = [
     Kind("upsert turned over", _flag("upsert")),
     Kind("return_document turned over", _flag("after")),
     Kind("another operation", other_operation),
+    Kind("a difference beside an ignored place", beside_ignored, FILTER | PIPELINE | WRITE),
+    Kind("an ignored key at another place", ignored_elsewhere, FILTER),
+    *_each("another stocked document's value", another_stocked, IN_FILTER, IN_PIPELINE),
+    *_each("another stocked document's value", another_stocked, IN_WRITE, limit=STORED),
+    *_each("a stocked literal for a made value", stocked_for_seen, IN_FILTER, IN_PIPELINE),
+    *_each("a stocked literal for a made value", stocked_for_seen, IN_WRITE, limit=STORED),
+    *_each("a stocked literal for a learned value", stocked_for_learned, IN_FILTER, limit=SHOWN),
+    *_each("an unseen value for a literal", unseen_for_literal, *EVERYWHERE),
+    *_each("an unseen value for a seen one", unseen_for_seen, *EVERYWHERE),
+    Kind("another index key", another_index_key, frozenset({"keys"})),
+    Kind("another index option", another_index_option),
+    Kind("a start-up call that was answered in two ways", answers_elsewhere),
+    *_each("another known time, seconds off", known_time, IN_FILTER),
+    *_each("a written date moved with the clock", moved_with_the_clock, IN_FILTER, IN_PIPELINE),
+    Kind("another literal at one of two places, in a write", literal_kept_once, WRITE),
+    Kind("a new value at one of two places, in a write", made_kept_once, WRITE),
     Kind("another collection", other_collection),
     Kind("a freshly named collection", fresh_collection),
 ]  # fmt: skip
@@ -746,6 +920,29 @@ def moved(program: Program, rng: random.Random) -> int | None:
     return None
 
 
+def made_again(program: Program, rng: random.Random) -> int | None:
+    """Make a call once more in place of the last one."""
+    return _again(program, rng, lambda call: call["op"] not in (*START_UP, *_HARMLESS))
+
+
+def started_again(program: Program, rng: random.Random) -> int | None:
+    """Make a start-up call once more in place of the last call."""
+    return _again(program, rng, lambda call: call["op"] in START_UP)
+
+
+_HARMLESS = ("drop",)
+
+
+def _again(program: Program, rng: random.Random, fits: Callable[[Call], bool]) -> int | None:
+    *others, last = program["calls"]
+    found = [call for call in others if call["op"] not in HOLDERS and fits(call)]
+    found = [call for call in found if _asked(call) != _asked(last)]
+    if not found or last["op"] in HOLDERS:
+        return None
+    program["calls"][-1] = {**rng.choice(found), "id": last["id"]}
+    return int(last["id"])
+
+
 def _free(call: Node, of: Call) -> bool:
     """Whether nothing in a call takes what another returned."""
     return f"call:{of['id']}," not in canonical(call)
@@ -760,6 +957,8 @@ WHOLE: list[tuple[str, ProgramChange, str]] = [
     ("one id used for two", one_for_two, ""),
     ("a new id from an id's second use on", two_for_one, ""),
     ("a transaction aborted for committed", aborted, ""),
+    ("a call once more, for the last", made_again, ""),
+    ("a start-up call once more, for the last", started_again, ""),
     ("two calls the other way round", moved, ORDER),
 ]
 
@@ -802,9 +1001,7 @@ def twins(
     return found
 
 
-def _twin_of(
-    program: Program, name: str, places: list[Spot], rng: random.Random
-) -> Twin | None:
+def _twin_of(program: Program, name: str, places: list[Spot], rng: random.Random) -> Twin | None:
     """A twin of one kind, None where it does not fit the program."""
     for whole, change, _ in WHOLE:
         if whole == name:
@@ -820,9 +1017,7 @@ def _twin_of(
     return None
 
 
-def _fitting(
-    program: Program, kind: Kind, places: list[Spot], rng: random.Random
-) -> list[Spot]:
+def _fitting(program: Program, kind: Kind, places: list[Spot], rng: random.Random) -> list[Spot]:
     if kind.where:
         found = [replace(spot, program=program) for spot in places if spot.where in kind.where]
     else:

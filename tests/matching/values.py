@@ -42,6 +42,7 @@ class NoSuchValueError(LookupError):
 
 # ------------------------------------------------------------------------------- making values
 
+
 def _urlsafe() -> str:
     """A token that looks like one: one in two hundred has no digit, and reads as a word."""
     while True:
