@@ -24,7 +24,7 @@ FROZEN = 4
 def main() -> int:
     """Run the proof and print its table; the exit code tells whether an answer was wrong."""
     given = _arguments()
-    if given.guards:
+    if given.guards is not None:
         return _without_guards(given)
     if given.again:
         return _again(given)
@@ -57,7 +57,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--keep", help="a directory for every wrong answer and miss, as JSON")
     parser.add_argument("--again", help="try a file of --keep again, and show every call")
     parser.add_argument("--guard", help="take this guard out of the matcher")
-    parser.add_argument("--guards", action="store_true", help="take each guard out, one at a time")
+    names = {"nargs": "*", "choices": [*(guard.name for guard in GUARDS), []], "metavar": "GUARD"}
+    parser.add_argument("--guards", help="take each of these out in turn; all if empty", **names)
     return parser.parse_args()
 
 
@@ -94,6 +95,8 @@ def _without_guards(given: argparse.Namespace) -> int:
     """Take out one guard after the other; each must lead to a wrong answer."""
     kept = 0
     for guard in GUARDS:
+        if given.guards and guard.name not in given.guards:
+            continue
         given.guard = guard.name
         given.kind, given.world = list(guard.kinds), list(guard.worlds)
         wrong = run(given).wrong
