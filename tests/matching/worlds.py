@@ -50,7 +50,7 @@ class World:
 WORLDS: dict[str, World] = {
     "plain": World(10),
     "takes": World(4, cassettes=2),
-    "ignored": World(2, {"ignore": IGNORED, "redact": False}, noisy=True),
+    "ignored": World(2, {"ignore": IGNORED}, noisy=True),
     "learned": World(2, fields=("key",), twice=True),
     "ambient": World(2, cassettes=2, alone=True),
     "matcher": World(
