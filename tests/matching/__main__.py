@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.matching.guards import GUARDS
 from tests.matching.process import clock_moves
-from tests.matching.proof import Settings, Tally, again, run_batch, table
+from tests.matching.proof import Settings, Tally, again, run_batch, table, without_guards
 from tests.matching.twins import ALL_KINDS
 from tests.matching.worlds import WORLDS
 from tests.support.server import running_server
@@ -93,15 +93,17 @@ def _share(settings: Settings, batches: list[range]) -> Tally:
 
 def _without_guards(given: argparse.Namespace) -> int:
     """Take out one guard after the other; each must lead to a wrong answer."""
+    numbers = range(given.first, given.first + given.programs)
+    named = [guard for guard in GUARDS if guard.name in (given.guards or guard.name)]
     kept = 0
-    for guard in GUARDS:
-        if given.guards and guard.name not in given.guards:
-            continue
-        given.guard = guard.name
-        given.kind, given.world = list(guard.kinds), list(guard.worlds)
-        wrong = run(given).wrong
-        kept += not wrong
-        _print(f"{guard.name:40} {wrong:>8} wrong{'' if wrong else '   GUARDS NOTHING'}")
+    with running_server() as server:
+        settings = Settings(server.uri, given.seed, given.twins)
+        for guard, tried, wrong in without_guards(settings, numbers, named):
+            kept += not wrong
+            nothing = "" if wrong else "   GUARDS NOTHING"
+            _print(f"{guard.name:30} {len(wrong):>6} of {tried:>6} wrong{nothing}")
+            for finding in wrong[: given.show]:
+                _print(f"    {finding.kind}: program {finding.program['number']}\n{finding}")
     return int(bool(kept))
 
 

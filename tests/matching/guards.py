@@ -383,10 +383,7 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.evidence:same_moment",
         _whole_hours_too,
         "a date that was written down is taken for one that was read from the clock",
-        (
-            "a written date moved with the clock, in a filter",
-            "a written date moved with the clock, in a pipeline",
-        ),
+        ("a written date moved with the clock, in a filter or pipeline",),
     ),
     Guard(
         "order of lists and documents",

@@ -303,7 +303,7 @@ def uuid_text(digits: str) -> str:
 
 def _at(writer: Writer, coll: Coll) -> Node:
     taken = {doc["at"].get("shift") for doc in coll.docs if "at" in doc}
-    shifts = SHIFTS if writer.chance(0.7) else [0, *SECONDS_OFF]
+    shifts = SHIFTS if writer.chance(0.5) else [0, *SECONDS_OFF]
     free = [hours for hours in shifts if round(hours * HOUR) not in taken]
     return writer.time(coll.time, writer.rng.choice(free or SHIFTS))
 

@@ -18,16 +18,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.matching.guards import IN_BOTH
+from tests.matching.guards import IN_BOTH, Guard
 from tests.matching.programs import program
 from tests.matching.runner import HOLDERS, Program
-from tests.matching.twins import LIMITS, MOVED, MUST_MISS, Twin, calls_of, twins
+from tests.matching.twins import LIMITS, MOVED, MUST_MISS, Twin, calls_of, twin_of, twins
 from tests.matching.worlds import WORLDS
 from tests.support.offline import Rules, run_offline, run_program
 
@@ -200,6 +201,10 @@ class Desk:
     tally: Tally
     flawed: set[tuple[int, int]] = field(default_factory=set)
 
+    def with_guard(self, name: str | None, kinds: tuple[str, ...] = ()) -> Desk:
+        """The same recordings, to be replayed without a guard; a tally of its own."""
+        return Desk(self.directory, replace(self.settings, guard=name, kinds=kinds), Tally())
+
     def cassettes(self, written: Program, recording: str = "first") -> list[str]:
         """Where a program's cassettes lie: in a directory of their own if others there answer."""
         world = WORLDS[written["world"]]
@@ -334,7 +339,9 @@ def _rounds(settings: Settings, programs: dict[int, Program]) -> Iterator[dict[s
         yield {str(n): some[index] for n, some in found.items() if index < len(some)}
 
 
-def _run_twins(desk: Desk, programs: dict[int, Program], some: dict[str, Twin], index: int) -> None:
+def _run_twins(
+    desk: Desk, programs: dict[int, Program], some: dict[str, Twin], index: int | str
+) -> None:
     jobs = [_job(desk, key, twin.program) for key, twin in some.items()]
     replayed = desk.run("replay", f"twins{index}", jobs)
     answered = {key: _answered(twin, replayed[key]) for key, twin in some.items()}
@@ -362,7 +369,9 @@ def _answered(twin: Twin, trace: dict[str, Any]) -> int:
     return last if last >= twin.changed else 0
 
 
-def _unsure(desk: Desk, jobs: list[dict[str, Any]], live: dict[str, Any], index: int) -> set[str]:
+def _unsure(
+    desk: Desk, jobs: list[dict[str, Any]], live: dict[str, Any], index: int | str
+) -> set[str]:
     """Those that the server answers otherwise when asked again."""
     unsure: set[str] = set()
     for time_again in range(LIVE_AGAIN):
@@ -376,6 +385,112 @@ def _first_difference(live: dict[str, Any], replayed: dict[str, Any]) -> int | N
     both = live["answers"].keys() & replayed["answers"].keys()
     differ = [int(n) for n in both if live["answers"][n] != replayed["answers"][n]]
     return min(differ, default=None)
+
+
+# ------------------------------------------------------------------------------- the guards
+
+
+def without_guards(
+    settings: Settings, numbers: Iterable[int], guards: Iterable[Guard]
+) -> Iterator[tuple[Guard, int, list[Finding]]]:
+    """Take guards out, one after the other, of the processes that replay the same recordings.
+
+    Args:
+        settings: what is proved; its kinds, worlds and guard are those of each guard.
+        numbers: the programs' numbers.
+        guards: the guards.
+
+    Yields:
+        A guard, the number of twins, and the wrong answers that are there without it alone.
+    """
+    programs = {number: program(settings.seed, number) for number in numbers}
+    with tempfile.TemporaryDirectory(prefix="matching") as directory:
+        desk = _recorded(settings, programs, Path(directory) / "all")
+        for guard in guards:
+            some = desk
+            if guard.in_both:
+                bare = replace(settings, guard=guard.name)
+                some = _recorded(bare, programs, Path(directory) / guard.name)
+            yield guard, *_wrong_without(guard, some, programs)
+
+
+def _recorded(settings: Settings, programs: dict[int, Program], directory: Path) -> Desk:
+    directory.mkdir()
+    desk = Desk(directory, settings, Tally())
+    _record(desk, {str(number): written for number, written in programs.items()})
+    return desk
+
+
+def _wrong_without(
+    guard: Guard, desk: Desk, programs: dict[int, Program]
+) -> tuple[int, list[Finding]]:
+    bare = desk.with_guard(guard.name, kinds=guard.kinds)
+    some = {n: one for n, one in programs.items() if one["world"] in (guard.worlds or WORLDS)}
+    for index, twins_of in enumerate(_rounds(bare.settings, some)):
+        _run_twins(bare, some, twins_of, f" {guard.name} {index}")
+    tried = sum(row.programs for row in bare.tally.rows.values())
+    wrong = {str(found.program["number"]): found for found in bare.tally.findings}
+    twins_of = {key: Twin(one.kind, one.program, one.call) for key, one in wrong.items()}
+    with_it = desk.with_guard(None)
+    _run_twins(with_it, some, twins_of, f" {guard.name} in")
+    for found in with_it.tally.findings:
+        wrong.pop(str(found.program["number"]))
+    return tried, list(wrong.values())
+
+
+def show_guards(
+    settings: Settings, shown: dict[str, tuple[int, str]]
+) -> dict[str, tuple[bool, bool]]:
+    """Take guards out, each for one twin that is known to show it.
+
+    Args:
+        settings: what is proved.
+        shown: name of a guard -> number of a program, and the kind of its twin.
+
+    Returns:
+        Name of a guard -> whether the twin is answered wrongly with it, and without it.
+    """
+    programs = {number: program(settings.seed, number) for number, _ in shown.values()}
+    found = {name: twin_of(programs[number], kind, settings.seed)
+             for name, (number, kind) in shown.items()}  # fmt: skip
+    twins_of = {name: twin for name, twin in found.items() if twin is not None}
+    with tempfile.TemporaryDirectory(prefix="matching") as directory:
+        desk = _recorded(settings, programs, Path(directory) / "all")
+        jobs = {name: _job(desk, name, twin.program) for name, twin in twins_of.items()}
+        live = desk.run("live", "live", list(jobs.values()))
+        with_it: dict[str, Any] = {}
+        for names in _apart(shown):
+            name = f"with {len(with_it)}"
+            with_it |= desk.run("replay", name, [jobs[one] for one in names if one in jobs])
+        with ThreadPoolExecutor(2) as pool:
+            bare = pool.map(lambda name: _bare(desk, programs, name, jobs[name]), jobs)
+            without = dict(zip(jobs, bare, strict=True))
+    return {
+        name: (_differs(live[name], with_it[name]), _differs(live[name], without[name]))
+        for name in jobs
+    }
+
+
+def _apart(shown: dict[str, tuple[int, str]]) -> Iterator[list[str]]:
+    """Names in lists in which no two are of the same program: a process replays a cassette once."""
+    left = list(shown)
+    while left:
+        first = {shown[name][0]: name for name in reversed(left)}
+        yield list(first.values())
+        left = [name for name in left if name not in first.values()]
+
+
+def _bare(desk: Desk, programs: dict[int, Program], name: str, job: dict[str, Any]) -> Any:
+    if name in IN_BOTH:
+        written = programs[job["program"]["number"]]
+        bare = replace(desk.settings, guard=name)
+        desk = _recorded(bare, {written["number"]: written}, desk.directory / name)
+        job = _job(desk, name, job["program"])
+    return desk.with_guard(name).run("replay", f"without {name}", [job])[name]
+
+
+def _differs(live: dict[str, Any], replayed: dict[str, Any]) -> bool:
+    return _first_difference(live, replayed) is not None
 
 
 # ------------------------------------------------------------------------------- verdicts

@@ -796,7 +796,8 @@ KINDS: list[Kind] = [
     Kind("another index option", another_index_option),
     Kind("a start-up call that was answered in two ways", answers_elsewhere),
     *_each("another known time, seconds off", known_time, IN_FILTER),
-    *_each("a written date moved with the clock", moved_with_the_clock, IN_FILTER, IN_PIPELINE),
+    *_each("a written date moved with the clock", moved_with_the_clock,
+           ("a filter or pipeline", ASKED)),
     Kind("another literal at one of two places, in a write", literal_kept_once, WRITE),
     Kind("a new value at one of two places, in a write", made_kept_once, WRITE),
     Kind("another collection", other_collection),
@@ -999,6 +1000,12 @@ def twins(
         if len(found) == count:
             break
     return found
+
+
+def twin_of(program: Program, kind: str, seed: int) -> Twin | None:
+    """The twin of one kind that a program has for a seed, None where it does not fit."""
+    rng = random.Random(f"{seed}/{program['number']}/{kind}")
+    return _twin_of(program, kind, list(spots(program, rng)), rng)
 
 
 def _twin_of(program: Program, name: str, places: list[Spot], rng: random.Random) -> Twin | None:
