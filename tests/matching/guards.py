@@ -308,7 +308,7 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.bindings:Bindings.is_itself",
         _always(True),
         "a value is itself though another one stands for it",
-        (*BOUND, "a literal for a made value, in a write"),
+        IN_WRITES,
     ),
     Guard(
         "rests on looks",
