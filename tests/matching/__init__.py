@@ -4,9 +4,11 @@
     python -m tests.matching --first 17 --programs 1 --misses 9   one program, and why it missed
     python -m tests.matching --keep found                         with each wrong answer as a file
     python -m tests.matching --again found/wrong-0.json           one of them, call by call
-    python -m tests.matching --guards --programs 500              without each guard of the matcher
+    python -m tests.matching --world takes --world learned        only programs of these worlds
+    python -m tests.matching --guards --programs 100              without each guard of the matcher
 
     values      values as data: made anew by each run, called by name in its trace
+    worlds      what programs are recorded and replayed under, a table
     programs    random programs, of a seed and a number
     runner      runs a program against a client, synchronous or not
     twins       the kinds of real difference, a table

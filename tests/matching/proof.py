@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ import pytest
 from tests.matching.guards import IN_BOTH, Guard
 from tests.matching.programs import program
 from tests.matching.runner import HOLDERS, Program
-from tests.matching.twins import LIMITS, MOVED, MUST_MISS, Twin, calls_of, twin_of, twins
+from tests.matching.twins import LIMITS, MOVED, MUST_MISS, Twin, calls_of, twins
 from tests.matching.worlds import WORLDS
 from tests.support.offline import Rules, run_offline, run_program
 
@@ -436,61 +435,6 @@ def _wrong_without(
     for found in with_it.tally.findings:
         wrong.pop(str(found.program["number"]))
     return tried, list(wrong.values())
-
-
-def show_guards(
-    settings: Settings, shown: dict[str, tuple[int, str]]
-) -> dict[str, tuple[bool, bool]]:
-    """Take guards out, each for one twin that is known to show it.
-
-    Args:
-        settings: what is proved.
-        shown: name of a guard -> number of a program, and the kind of its twin.
-
-    Returns:
-        Name of a guard -> whether the twin is answered wrongly with it, and without it.
-    """
-    programs = {number: program(settings.seed, number) for number, _ in shown.values()}
-    found = {name: twin_of(programs[number], kind, settings.seed)
-             for name, (number, kind) in shown.items()}  # fmt: skip
-    twins_of = {name: twin for name, twin in found.items() if twin is not None}
-    with tempfile.TemporaryDirectory(prefix="matching") as directory:
-        desk = _recorded(settings, programs, Path(directory) / "all")
-        jobs = {name: _job(desk, name, twin.program) for name, twin in twins_of.items()}
-        live = desk.run("live", "live", list(jobs.values()))
-        with_it: dict[str, Any] = {}
-        for names in _apart(shown):
-            name = f"with {len(with_it)}"
-            with_it |= desk.run("replay", name, [jobs[one] for one in names if one in jobs])
-        with ThreadPoolExecutor(2) as pool:
-            bare = pool.map(lambda name: _bare(desk, programs, name, jobs[name]), jobs)
-            without = dict(zip(jobs, bare, strict=True))
-    return {
-        name: (_differs(live[name], with_it[name]), _differs(live[name], without[name]))
-        for name in jobs
-    }
-
-
-def _apart(shown: dict[str, tuple[int, str]]) -> Iterator[list[str]]:
-    """Names in lists in which no two are of the same program: a process replays a cassette once."""
-    left = list(shown)
-    while left:
-        first = {shown[name][0]: name for name in reversed(left)}
-        yield list(first.values())
-        left = [name for name in left if name not in first.values()]
-
-
-def _bare(desk: Desk, programs: dict[int, Program], name: str, job: dict[str, Any]) -> Any:
-    if name in IN_BOTH:
-        written = programs[job["program"]["number"]]
-        bare = replace(desk.settings, guard=name)
-        desk = _recorded(bare, {written["number"]: written}, desk.directory / name)
-        job = _job(desk, name, job["program"])
-    return desk.with_guard(name).run("replay", f"without {name}", [job])[name]
-
-
-def _differs(live: dict[str, Any], replayed: dict[str, Any]) -> bool:
-    return _first_difference(live, replayed) is not None
 
 
 # ------------------------------------------------------------------------------- verdicts

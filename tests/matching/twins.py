@@ -1002,12 +1002,6 @@ def twins(
     return found
 
 
-def twin_of(program: Program, kind: str, seed: int) -> Twin | None:
-    """The twin of one kind that a program has for a seed, None where it does not fit."""
-    rng = random.Random(f"{seed}/{program['number']}/{kind}")
-    return _twin_of(program, kind, list(spots(program, rng)), rng)
-
-
 def _twin_of(program: Program, name: str, places: list[Spot], rng: random.Random) -> Twin | None:
     """A twin of one kind, None where it does not fit the program."""
     for whole, change, _ in WHOLE:
