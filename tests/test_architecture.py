@@ -22,6 +22,7 @@ FLOORS = {
     "matching": 2,
     "volatile": 2,
     "bindings": 2,
+    "directories": 2,
     "evidence": 2,
     "alike": 2,
     "comparisons": 2,

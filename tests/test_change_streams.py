@@ -163,3 +163,33 @@ with use_cassette(cassette, mode=mode):
     arguments = (mongodb, database, str(tmp_path / "x.json"))
     assert run_program(PRELUDE + program, *arguments, "record", "-").stdout == "{'_id': 1}\n"
     assert run_offline(PRELUDE + program, *arguments, "replay", "-").stdout == "{'_id': 1}\n"
+
+
+def test_an_error_comes_once_what_brought_it_about_is_done(
+    mongodb: str, database: str, tmp_path: Path
+) -> None:
+    program = """
+import threading, time
+from pymongo.errors import PyMongoError
+
+def write():
+    time.sleep(0.2)
+    told.append("writes")
+    items.insert_one({"_id": 1})
+
+told = []
+with use_cassette(cassette, mode=mode):
+    items.insert_one({"_id": 0})
+    with items.watch([{"$project": {"_id": 0}}]) as stream:
+        threading.Thread(target=write).start()
+        try:
+            next(stream)
+        except PyMongoError as error:
+            told.append(type(error).__name__)
+print(*told, sep=", ")
+"""
+    arguments = (mongodb, database, str(tmp_path / "x.json"))
+    recorded = run_program(PRELUDE + program, *arguments, "record", "-").stdout
+    assert recorded.startswith("writes, "), recorded
+    replayed = run_offline(PRELUDE + program, *arguments, "replay", "-", rules=OWN_THREADS)
+    assert replayed.stdout == recorded

@@ -8,11 +8,12 @@ times may be bound anew, since they are cut to milliseconds or seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
 
+from timetracer.directories import Pairs, replaced
 from timetracer.volatile import ID, TIME, Token, replace, replace_in_reprs, tokens
 
 
@@ -103,11 +104,15 @@ class Bindings:
     Args:
         path: the cassette's path.
         run: the run's bindings.
+
+    Attributes:
+        directories: gives the run's directories that are others than they were recorded with.
     """
 
     def __init__(self, path: str, run: Run = RUN) -> None:
         self.path = path
         self.run = run
+        self.directories: Callable[[], Pairs] = tuple
         self._own = _Table()
 
     @property
@@ -167,6 +172,7 @@ class Bindings:
     def with_live_values_in(self, text: bytes) -> bytes:
         """Return recorded JSON text with the live values in place of the recorded ones; the same
         object where there is nothing to do."""
+        text = replaced(text, self.directories())
         if not self.any:
             return text
         plain = text.decode(errors="surrogateescape")

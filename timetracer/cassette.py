@@ -13,7 +13,8 @@ import re
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import attrgetter
 from threading import Lock, RLock
 from time import sleep
@@ -21,7 +22,8 @@ from typing import Any, cast
 
 from timetracer import document
 from timetracer.bindings import Bindings
-from timetracer.codec import dumps, from_json
+from timetracer.codec import dumps, from_json, loads
+from timetracer.directories import moved, replaced
 from timetracer.driver import Outcome
 from timetracer.errors import MissError, NotCapturedError, TimetracerError
 from timetracer.evidence import UNKNOWN, Evidence, Process, made_values
@@ -34,6 +36,7 @@ from timetracer.matching import (
     Match,
     body_hash,
     filter_keys,
+    key_of_json,
     key_to_json,
     masked_paths,
 )
@@ -307,6 +310,8 @@ class Cassette:
         ]
         self.learned = learned_places(session, path)
         self.bindings = Bindings(path)
+        if "directories" in session:
+            self.bindings.directories = partial(moved, session)
         self.bound: dict[str, Json] = {}
         self._first: dict[bytes, int] | None = None
         self.events = [Event(text, self) for text in parsed.events]
@@ -356,15 +361,23 @@ class Cassette:
 
     def take(self, call: Call, *, reads: bool = False) -> Match | None:
         """Return the event that answers a call, marked as used, or None for a miss."""
-        return self._index.take(call, reads=reads)
+        return self._index.take(self._as_recorded(call), reads=reads)
+
+    def _as_recorded(self, call: Call) -> Call:
+        """Return a call with the recording's own directories in place of this run's."""
+        pairs = self.bindings.directories()
+        if not any(live in call.key for _, live in pairs):
+            return call
+        text = replaced(dumps(key_to_json(call.key)), pairs, back=True)
+        return replace(call, key=key_of_json(loads(text), text))
 
     def rests_on_looks(self, call: Call) -> bool:
         """Tell whether a call misses because it orders by values that were bound by their look."""
-        return self._index.rests_on_looks(call)
+        return self._index.rests_on_looks(self._as_recorded(call))
 
     def nearest(self, call: Call) -> Any:
         """Return the event nearest to a call that missed, with the fields that differ."""
-        return self._index.nearest(call)
+        return self._index.nearest(self._as_recorded(call))
 
 
 class Unreadable:

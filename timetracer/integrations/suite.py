@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from timetracer import runs
+from timetracer import directories, runs
 from timetracer.config import SETTINGS, TraceConfig, configured, force, resolve
 from timetracer.errors import ConfigError, MissError, TimetracerError
 from timetracer.integrations.children import Children, enable_drivers
@@ -54,6 +54,7 @@ OUTSIDE = ".outside"
 _LISTS = ("cassettes", "ignore")
 _RENEWS = ("once", "new_episodes")
 _RESEED = "randomly_reset_seed"
+_BASETEMP = "basetemp"
 
 
 @dataclass(slots=True)
@@ -234,6 +235,13 @@ class Suite:
         """Have other plugins leave the random numbers alone that each scope has a seed for."""
         if self._settings.get("entropy") != "off" and hasattr(config.option, _RESEED):
             setattr(config.option, _RESEED, False)
+        directories.watch(_BASETEMP, self._basetemp)
+
+    def _basetemp(self) -> str | None:
+        """Return the directory that `tmp_path` lies in, None as long as no test has asked."""
+        factory = getattr(self.config, "_tmp_path_factory", None)
+        found = getattr(factory, "_basetemp", None)
+        return None if found is None else str(found)
 
     def pytest_unconfigure(self) -> None:
         """Write what imports and collection recorded, and what was interrupted."""
@@ -244,6 +252,7 @@ class Suite:
             suite.finish()
         self._children.end(self._recorded_in)
         force()
+        directories.unwatch(_BASETEMP)
         disable_motor()
         disable_pymongo()
 

@@ -67,7 +67,8 @@ class CursorOutcome:
         error: the exception that ended it, as JSON.
         cancelled: the batches whose reading was cancelled at first, as [number, milliseconds].
         stream: whether it is read for data to come.
-        after: of a stream, the number of the last event that had begun when each batch came.
+        after: of a stream, the number of the last event that had begun when each batch came, and
+            the error that ended it.
     """
 
     session: Session
@@ -89,10 +90,14 @@ class CursorOutcome:
     def add(self, batch: Batch, *, more: bool) -> None:
         """Add one reply."""
         self.batches.append(batch)
-        recording = self.session.recording
-        self.after.append(recording.last_begun if recording is not None else 0)
+        self.note_begun()
         self._size += batch.size
         self.open = more
+
+    def note_begun(self) -> None:
+        """Note which calls had begun when a reply, or an error in its place, came."""
+        recording = self.session.recording
+        self.after.append(recording.last_begun if recording is not None else 0)
 
     @property
     def is_long(self) -> bool:
@@ -122,7 +127,7 @@ class CursorOutcome:
             cursor["continued"] = self.continued
         if self.cancelled:
             cursor["cancelled"] = self.cancelled
-        if self.stream and any(cursor["batches"][1:]):
+        if self.stream and (any(cursor["batches"][1:]) or self.error is not None):
             cursor["after"] = self.after
         return {
             "status": 0,
@@ -296,7 +301,7 @@ class Reading:
         """Yield how many seconds to wait, again and again, while what had begun before the next
         reply came is not asked for yet, such as a thread's write that a change tells of."""
         number, after = self._next, self._recorded.after
-        if not 0 < number < len(after) or not self._recorded.sizes[number]:
+        if not 0 < number < len(after) or self._recorded.sizes[number : number + 1] == (0,):
             return
         since = max(self._event.eid, after[number - 1])
         for event in self._event.between(since, after[number]):
@@ -505,6 +510,7 @@ def go_on(link: CursorOutcome) -> CursorOutcome:
 def fail(link: CursorOutcome, error: Exception, options: Any) -> None:
     """Keep the exception that ended a recorded cursor, whose replies `options` decode."""
     link.error = failures.error_to_json(error, options)
+    link.note_begun()
     link.open = False
 
 
