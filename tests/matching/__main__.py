@@ -87,7 +87,10 @@ def _share(settings: Settings, batches: list[range]) -> Tally:
         with running_server() as server:
             for number, batch in enumerate(batches):
                 frozen = number % FROZEN == FROZEN - 1
-                total.add(run_batch(replace(settings, uri=server.uri, frozen=frozen), batch))
+                tally = run_batch(replace(settings, uri=server.uri, frozen=frozen), batch)
+                told = f"{batch.start} to {batch.stop - 1}: {tally.wrong} wrong"
+                sys.stderr.write(f"{time.strftime('%H:%M:%S')} {told}\n")
+                total.add(tally)
     return total
 
 

@@ -160,7 +160,10 @@ def _block(stage: str, job: dict[str, Any], part: int) -> contextlib.AbstractCon
 
     world, cassettes = job["program"]["world"], job["cassettes"]
     alone = stage == "replay" and WORLDS[world].alone
-    return block(stage, world, cassettes[-1 if alone else part])
+    cassette = cassettes[-1 if alone else part]
+    if stage == "replay" and not os.path.exists(cassette):
+        return contextlib.nullcontext()  # no call was recorded there; none gets out in replay
+    return block(stage, world, cassette)
 
 
 class Levels(logging.Handler):
