@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.matching.guards import GUARDS
 from tests.matching.process import clock_moves
 from tests.matching.proof import Settings, Tally, again, run_batch, table, without_guards
-from tests.matching.twins import ALL_KINDS
+from tests.matching.twins import ALL_KINDS, LIMITS
 from tests.matching.worlds import WORLDS
 from tests.support.server import running_server
 
@@ -90,6 +90,9 @@ def _share(settings: Settings, batches: list[range]) -> Tally:
                 tally = run_batch(replace(settings, uri=server.uri, frozen=frozen), batch)
                 told = f"{batch.start} to {batch.stop - 1}: {tally.wrong} wrong"
                 sys.stderr.write(f"{time.strftime('%H:%M:%S')} {told}\n")
+                for finding in tally.findings:
+                    if finding.kind not in LIMITS:
+                        sys.stderr.write(f"WRONG {finding}\n")
                 total.add(tally)
     return total
 
