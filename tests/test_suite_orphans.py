@@ -160,6 +160,27 @@ def test_pruning_needs_a_mode(project: Project) -> None:
     assert project.cassettes() == before
 
 
+def test_takes_of_a_fixture_are_left_where_fewer_workers_record(project: Project) -> None:
+    project.write("conftest.py", SESSION)
+    assert project.record("-n", "2").code == 0
+    second = "cassettes/__session__.whole.2.json"
+    assert second in project.cassettes()
+    assert "orphan files" not in project.record("-k", "used").text
+    ended = project.record()
+    assert second in told_of(ended, "orphan files: "), ended.text
+    assert "fixture whole, which runs fewer times now" in ended.text
+    assert "orphan files" not in project.replay().text
+
+
+SESSION = """
+    import pytest
+    from test_shop import db
+
+    @pytest.fixture(scope="session", autouse=True)
+    def whole():
+        db.wide.find_one({"scope": "session"})
+"""
+
 FLAKY = """
     import os
     from test_shop import db

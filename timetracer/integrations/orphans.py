@@ -295,10 +295,8 @@ class _Judge:
         if first is None or path in self.recorded or ledger.is_opened(path):
             return False
         where = os.path.join(store.directory, first)
-        if where in self.recorded:
-            return True
-        if FIXTURE in str(session.get("node")):
-            return False  # how often it was set up depends on the tests that ran
+        if FIXTURE in str(session.get("node")):  # it is set up as often as the tests need that run
+            return where in self.recorded and not self.collected.partial
         return _is_of_before(session, _session(where))
 
 
