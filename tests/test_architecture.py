@@ -23,6 +23,7 @@ FLOORS = {
     "volatile": 2,
     "bindings": 2,
     "directories": 2,
+    "relatives": 2,
     "evidence": 2,
     "alike": 2,
     "comparisons": 2,

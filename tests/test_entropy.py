@@ -558,3 +558,26 @@ def test_new_episodes_keep_what_a_cassette_was_recorded_with(program: Program) -
     program.record(TIMETRACER_ENTROPY="random", TIMETRACER_MODE="new_episodes")
     assert text.count('"eid"') < cassette.read_text(encoding="utf-8").count('"eid"')
     assert program.header("block.json")["entropy"]["level"] == "all"
+
+
+# ------------------------------------------------------------------------- of a process
+
+
+def test_a_process_has_a_seed_that_follows_from_that_of_its_test() -> None:
+    seed = Seed("random", "00" * 16)
+    assert seed.of("a.child") == seed.of("a.child") != seed.of("a.child.2")
+    assert seed.of("a.child").level == "random" and seed.of("a.child") != seed
+    scope = Scope(seed)
+    first = scope.of_fork().seed
+    scope.forks += 1
+    assert first != scope.of_fork().seed
+
+
+def test_what_is_recorded_again_has_its_earlier_seed_and_the_level_that_is_asked_for() -> None:
+    earlier = Seed("random", "11" * 16)
+    scope = open_scope("all", None, records=True, otherwise=earlier)
+    assert scope is not None and scope.seed == Seed("all", earlier.value)
+    recorded = Seed("random", "22" * 16).dump()
+    scope = open_scope("random", recorded, records=False, otherwise=earlier)
+    assert scope is not None and scope.seed.value == "22" * 16
+    assert open_scope("off", None, records=True, otherwise=earlier) is None

@@ -371,6 +371,7 @@ class Verification:
 
     Attributes:
         drift: every call that is not as it was recorded.
+        at_once: whether an answer is compared as it comes, since the process may end any moment.
     """
 
     def __init__(
@@ -383,6 +384,7 @@ class Verification:
         before_record: Callable[[dict[str, Json]], dict[str, Json] | None] | None = None,
     ) -> None:
         self.drift: list[Drift] = []
+        self.at_once = False
         self._cassette = cassette
         self._where = where
         self._remedy = remedy
@@ -414,6 +416,8 @@ class Verification:
             if asked is not None:
                 asked.outcome = outcome
                 self._pending.append(asked)
+            if self.at_once:
+                self.settle()
 
     def settle(self, *, ended: bool = False) -> None:
         """Compare what has been answered by now.
@@ -443,6 +447,8 @@ class Verification:
     def _keep(self, drift: Drift) -> None:
         self.drift.append(drift)
         _untold.append(drift)
+        for listener in _listeners:
+            listener(drift)
 
     def _compare(self, asked: _Asked) -> None:
         read = len(getattr(asked.outcome, "batches", ()))
@@ -568,6 +574,18 @@ def _answers(event: Event, live: dict[str, Json]) -> tuple[Json, Json]:
 
 
 _untold: deque[Drift] = deque(maxlen=10_000)
+
+
+_listeners: list[Callable[[Drift], None]] = []
+
+
+def listen(listener: Callable[[Drift], None]) -> None:
+    """Have each drift told as it is found.
+
+    Args:
+        listener: given the drift.
+    """
+    _listeners.append(listener)
 
 
 def untold() -> list[Drift]:

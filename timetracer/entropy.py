@@ -11,6 +11,7 @@ generator of their own.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import sys
@@ -148,14 +149,22 @@ class Seed:
         """Return what `load` reads."""
         return {"level": self.level, "seed": self.value}
 
+    def of(self, name: str) -> Seed:
+        """Return the seed of a process that this one's program starts, under a name."""
+        made = hashlib.blake2b(f"{self.value} {name}".encode(), digest_size=16)
+        return Seed(self.level, made.hexdigest())
 
-def open_scope(setting: str, recorded: Json, *, records: bool) -> Scope | None:
+
+def open_scope(
+    setting: str, recorded: Json, *, records: bool, otherwise: Seed | None = None
+) -> Scope | None:
     """Return the scope of a session, to be entered and left; None where nothing is seeded.
 
     Args:
         setting: the setting `entropy`, one of `LEVELS`.
         recorded: what the header of the cassette that answers has, None where there is none.
         records: whether a new seed may be made, since the session is recorded.
+        otherwise: the seed where that header has none, whoever records.
 
     Raises:
         ConfigError: the setting is "all", and this is no test.
@@ -171,6 +180,8 @@ def open_scope(setting: str, recorded: Json, *, records: bool) -> Scope | None:
     if setting == "off":
         return None
     seed = Seed.load(recorded)
+    if seed is None and otherwise is not None:
+        return Scope(Seed(setting, otherwise.value))
     if seed is None:
         return Scope(Seed.fresh(setting)) if records else None
     return Scope(Seed(min(seed.level, setting, key=LEVELS.index), seed.value), kept=seed)
@@ -201,12 +212,19 @@ class Scope:
         self.seed = seed
         self.kept = kept or seed
         self.stream = random.Random(f"{seed.value} os") if seed.level == "all" else None
+        self.forks = 0
         self._own: dict[Generator, Any] = {}
         self._outer: dict[Generator, Any] = {}
+
+    def of_fork(self) -> Scope:
+        """Return the scope of the process that was forked last; `forks` counts them."""
+        return Scope(self.seed.of(f"fork {self.forks}"))
 
     def enter(self) -> None:
         """Seed the program's generators, or go on where this scope was left."""
         with _lock:
+            if self in _entered:
+                return
             self._outer = _states()
             for row, module in _imported():
                 if row in self._own:

@@ -9,6 +9,7 @@ clock in both runs. The recording's evidence is kept in its cassette, the replay
 from __future__ import annotations
 
 import base64
+import os
 import re
 import secrets
 import sys
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from timetracer import frozen_time
+from timetracer import frozen_time, relatives
 from timetracer.codec import dumps
 from timetracer.model import Json
 from timetracer.volatile import ID, SECRET, TIME, Token, is_piece, tokens
@@ -51,6 +52,10 @@ class _Made:
         self.count = 0
 
     def note(self, *keys: str) -> None:
+        self.keep(*keys)
+        relatives.tell(relatives.VALUE, *keys)
+
+    def keep(self, *keys: str) -> None:
         self.count += 1
         for key in keys:
             if len(self.numbers) >= _MOST_KNOWN:
@@ -126,12 +131,15 @@ def unwatch() -> None:
 
 def made_values(text: str) -> list[str]:
     """Return the keys of the UUIDs and tokens in JSON text that this process made, as it made
-    them."""
-    if not _made.numbers:
+    them; relatives count as well."""
+    _learn()
+    if not (_made.numbers or _relatives):
         return []
+    found = tokens(text)
+    _met.update(_relatives.intersection(map(_digits, found)) if _relatives else ())
     numbers = {
         _made_part(token, _made.numbers): number
-        for token in tokens(text)
+        for token in found
         if (number := _made.number(token)) is not None
     }
     return sorted(numbers, key=numbers.__getitem__)
@@ -139,6 +147,7 @@ def made_values(text: str) -> list[str]:
 
 def made_token(live: Token) -> bool:
     """Tell whether this process was seen to make a token."""
+    _learn()
     return live.kind == SECRET and _made_part(live, _made.numbers) in _made.numbers
 
 
@@ -177,6 +186,7 @@ class Process:
         object_ids: the ten hex digits in every ObjectId that it made, "" where not known.
         started: when it started, in seconds since 1970.
         frozen: the time that the program saw as the recording began, 0 for the real one.
+        relatives: the digits of other processes of its test, in ObjectIds that it used.
         recorded: when the recording began.
         utc_offset: by how many seconds its local time was ahead of UTC.
     """
@@ -186,6 +196,7 @@ class Process:
     recorded: float
     utc_offset: float
     frozen: float = 0.0
+    relatives: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Process:
@@ -197,6 +208,7 @@ class Process:
             recorded,
             float(told.get("utc_offset") or 0),
             _seconds(told.get("frozen_at")),
+            tuple(map(str, told.get("relatives") or ())),
         )
 
 
@@ -205,11 +217,61 @@ UNKNOWN = Process("", 0.0, 0.0, 0.0)
 
 def this_process() -> dict[str, Any]:
     """Return what a cassette is to tell of this process, as JSON."""
-    return {
+    told = {
         "object_ids": object_id_digits(),
         "started_at": _text(STARTED),
         "utc_offset": _utc_offset(),
     }
+    return {**told, "relatives": sorted(_met)} if _met else told
+
+
+_own: list[str] = []
+_relatives: set[str] = set()
+_met: set[str] = set()
+
+
+def join_relatives(path: str) -> None:
+    """Have the other processes of a test know what this one makes, and know what they make.
+
+    Args:
+        path: the file that they share.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    relatives.join(path)
+    _introduce()
+
+
+def leave_relatives() -> None:
+    """Undo `join_relatives`."""
+    relatives.leave()
+    for known in (_own, _relatives, _met):
+        known.clear()
+
+
+def _learn() -> None:
+    for what, keys in relatives.news():
+        if what == relatives.PROCESS:
+            _relatives.update(keys)
+        else:
+            _made.keep(*keys)
+
+
+def _introduce() -> None:
+    _own.append(object_id_digits())
+    relatives.tell(relatives.PROCESS, _own[-1])
+
+
+def _after_fork() -> None:
+    if _own:
+        _relatives.update(_own)  # the parent's
+        _own.clear()
+        _introduce()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def object_id_digits() -> str:
@@ -263,11 +325,13 @@ class Evidence:
         return Clock(self.at, self.seen, self.process.started, self.process.utc_offset)
 
     def both_made(self, recorded: Token, live: Token) -> bool:
-        """Tell whether each of two values was made by the process that used it."""
+        """Tell whether each of two values was made by the process that used it, or a relative."""
+        _learn()
         if recorded.kind == TIME:
             return same_moment(recorded, live, self.clock, _clock_now())
         if len(recorded.key) == 24 and recorded.kind == ID:
-            return self.made_object_id(recorded) and _digits(live) == object_id_digits()
+            known = (object_id_digits(), *_relatives)
+            return self.made_object_id(recorded) and _digits(live) in known
         one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
         same_prefix = recorded.key.removesuffix(one) == live.key.removesuffix(other)
         return same_prefix and one in self.made and _made.number(live) is not None
@@ -278,7 +342,7 @@ class Evidence:
 
     def made_object_id(self, recorded: Token) -> bool:
         """Tell whether the recording process made an ObjectId."""
-        return _digits(recorded) == self.process.object_ids
+        return _digits(recorded) in (self.process.object_ids, *self.process.relatives)
 
     def recorded_order(self, value: Json) -> tuple[int, str]:
         """Return what orders recorded values as they were made."""

@@ -6,6 +6,7 @@ the process's own cassette is named after its script; all but a request's lead t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import random
@@ -13,11 +14,17 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
-from timetracer import ledger, runs, takes
+from timetracer import document, ledger, runs, takes
 from timetracer.cassette import Cassette, Recording
 from timetracer.comparing import Verification
 from timetracer.config import MODES, Mode, TraceConfig
-from timetracer.errors import CassetteNotFoundError, CassettePathError, StrPath
+from timetracer.entropy import Seed
+from timetracer.errors import (
+    CassetteError,
+    CassetteNotFoundError,
+    CassettePathError,
+    StrPath,
+)
 from timetracer.model import RequestRecord, ResponseRecord
 from timetracer.naming import UNIQUE_TEMPLATE, request_stem, take_name
 from timetracer.recovery import beside_name, recover, tell_beside
@@ -37,8 +44,8 @@ def open_request(config: TraceConfig, request: RequestRecord) -> Session | None:
         request: the request, its body as far as it is known when the request begins.
     """
     mode = MODES[config.mode]
-    if mode.name == "off" or WIDE.explicit is not None:
-        return None
+    if mode.name == "off" or WIDE.explicit is not None or WIDE.of_a_test:
+        return None  # they belong to the block, or to the process as a whole
     # The system's generator: the program's own random numbers stay as they are.
     skipped = config.excludes(request.path) or (
         random.SystemRandom().random() >= config.sample_rate
@@ -206,6 +213,8 @@ def open_suite(
         made_up_data=True,
     )
     session.node = node
+    if session.cassette is None and config.entropy != "off":
+        session.seed = _seed_before(session.where, f"{stem}.child")
     if mode.reads != "never":
         session.layers = [_layer(path, config) for path in layers]
     if session.layers:
@@ -221,6 +230,21 @@ def open_suite(
         made_up_data=True,
     )
     return session
+
+
+def _seed_before(where: str, child: str) -> Seed | None:
+    """Return the seed of an earlier recording, so that what is recorded again draws the same;
+    a test without calls of its own has it in the cassette of a process that it started."""
+    store, name = FileStore.for_path(where)
+    for stem, key in ((split_suffix(name)[0], "entropy"), (child, "test_entropy")):
+        found = find_latest(store, stem)
+        if found is not None:
+            with contextlib.suppress(CassetteError):
+                header = document.header_of(store.read(found), store.locate(found))
+                seed = Seed.load((header.get("session") or {}).get(key))
+                if seed is not None:
+                    return seed
+    return None
 
 
 def _layer(path: StrPath, config: TraceConfig) -> Cassette:

@@ -24,7 +24,7 @@ from timetracer import runs
 from timetracer.cassette import Recording, Unreadable
 from timetracer.config import MODES, TraceConfig, resolve
 from timetracer.driver import Exchange
-from timetracer.entropy import open_scope
+from timetracer.entropy import Scope, open_scope
 from timetracer.errors import CassetteError, ConfigError, SessionError, TimetracerError
 from timetracer.frozen_time import open_moment
 from timetracer.naming import script_stem
@@ -59,7 +59,7 @@ def set_default(config: TraceConfig | None, *, serves_requests: bool = False) ->
     if WIDE.default is None:
         WIDE.default = config
     WIDE.serves_requests = WIDE.serves_requests or serves_requests
-    if WIDE.serves_requests and WIDE.own is not None:
+    if WIDE.serves_requests and WIDE.own is not None and not WIDE.of_a_test:
         _leave_scopes(WIDE.own)
     if WIDE.session is None:
         WIDE.session = UNDECIDED
@@ -100,9 +100,11 @@ def open_process(config: TraceConfig) -> Session | None:
             kind="process",
             claims=True,
             remedy=WIDE.remedy,
-            made_up_data=WIDE.made_up_data,
+            made_up_data=WIDE.of_a_test,
         )
-        if _is_script():
+        if WIDE.of_a_test:
+            _have_from_test(session)
+        if WIDE.of_a_test or _is_script():
             _enter_scopes(session)
     except (CassetteError, ConfigError, SessionError) as error:
         if mode.reads == "never":
@@ -111,13 +113,13 @@ def open_process(config: TraceConfig) -> Session | None:
         unreadable: Any = Unreadable(error)
         return Session(config, mode, where=getattr(error, "path", "(none)"), cassette=unreadable)
     if session.recording is not None or session.verification is not None:
-        _finish_at_exit()
+        finish_at_exit()
     return session
 
 
 def _process_target(config: TraceConfig) -> tuple[Store, str, str]:
     reads = MODES[config.mode].reads != "never"
-    if config.cassette is not None and (reads or not WIDE.serves_requests):
+    if config.cassette is not None and (reads or WIDE.of_a_test or not WIDE.serves_requests):
         store, name = FileStore.for_path(config.cassette)
         stem, suffix = split_suffix(name)
         return store, stem, suffix
@@ -125,7 +127,8 @@ def _process_target(config: TraceConfig) -> tuple[Store, str, str]:
     return FileStore(config.cassette_dir), stem, SUFFIXES[config.compression]
 
 
-def _finish_at_exit() -> None:
+def finish_at_exit() -> None:
+    """Have the cassette written when the process ends, also by SIGTERM."""
     _at_exit_once(os.getpid())
     with contextlib.suppress(ValueError):  # only the main thread may set a handler
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -160,8 +163,8 @@ def _terminated(number: int, frame: Any) -> None:
 
 
 def _finish_and_end(number: int) -> None:
-    # For a server and for a worker that is no interruption, but how they are ended.
-    ordinary = WIDE.serves_requests or WIDE.forked or _is_workers_process()
+    # For a server, a worker and what a test starts that is no interruption: so they are ended.
+    ordinary = WIDE.serves_requests or WIDE.of_a_test or WIDE.forked or _is_workers_process()
     try:
         finish_process(interrupted=not ordinary)
     finally:
@@ -201,9 +204,20 @@ def _shared_recordings() -> Iterator[Recording]:
             yield session.recording
 
 
+def _test_scope() -> Scope | None:
+    """The random numbers of this process, where it is a test's or one that a test started."""
+    block = WIDE.explicit
+    if WIDE.entropy is not None or block is None:
+        return WIDE.entropy or (WIDE.own.entropy if WIDE.of_a_test and WIDE.own else None)
+    return block.entropy if block.kind == SUITE else None
+
+
 def _before_fork() -> None:
     for recording in _shared_recordings():
         recording.rest()
+    scope = _test_scope()
+    if scope is not None:
+        scope.forks += 1
 
 
 def _after_fork_in_parent() -> None:
@@ -218,6 +232,11 @@ def _after_fork() -> None:
     _deciding, _finishing = RLock(), RLock()  # another thread of the parent may have held them
     for recording in _shared_recordings():
         recording.abandon()
+    scope = _test_scope()
+    if scope is not None:
+        WIDE.seed = WIDE.seed or scope.seed
+        WIDE.entropy = scope.of_fork()
+        WIDE.entropy.enter()
     if isinstance(CURRENT.get(), Session):
         CURRENT.set(None)
     WIDE.forked = True
@@ -233,9 +252,23 @@ def _for_child(reopen: Callable[..., Session]) -> Session:
     own_stem = block is not None and block.kind == SUITE  # else it is beside the parent's
     session = reopen(kind="process", claims=True, first_take=1 if own_stem else 2)
     session.node = block.node if block is not None else None
+    if own_stem:
+        _have_from_test(session)
+        _enter_scopes(session)
+    if session.verification is not None:
+        session.verification.at_once = True
     if session.recording is not None or session.verification is not None:
-        _finish_at_exit()
+        finish_at_exit()
     return session
+
+
+def _have_from_test(session: Session) -> None:
+    """Give the session of a process that a test started what the test keeps for it."""
+    stem = split_suffix(os.path.basename(session.where))[0]
+    session.seed = WIDE.seed.of(stem) if WIDE.seed is not None else None
+    session.entropy = WIDE.entropy
+    if session.mode.name == "record":
+        session.saved = WIDE.saved
 
 
 if hasattr(os, "register_at_fork"):
@@ -253,10 +286,11 @@ def begin_script() -> None:
     """Open the process's own session before its first call, where settings ask for random numbers
     or for a time: what a script draws and reads from the clock until then counts as well."""
     with _deciding:
-        if WIDE.session is UNDECIDED and WIDE.explicit is None and _is_script():
+        if WIDE.session is UNDECIDED and WIDE.explicit is None and (WIDE.of_a_test or _is_script()):
             config = resolve(WIDE.default)
             asked = config.entropy != "off" or config.freeze_time
-            if asked and (MODES[config.mode].records != "never" or _is_recorded(config)):
+            known = WIDE.of_a_test or MODES[config.mode].records != "never"
+            if asked and (known or _is_recorded(config)):
                 _decide()
 
 
@@ -279,7 +313,9 @@ def _enter_scopes(session: Session) -> None:
     config, base = session.config, session.base()
     records = session.recording is not None
     if session.entropy is None:  # else it goes on: a fixture is entered again to be torn down
-        session.entropy = open_scope(config.entropy, base.get("entropy"), records=records)
+        session.entropy = open_scope(
+            config.entropy, base.get("entropy"), records=records, otherwise=session.seed
+        )
     if session.moment is None:
         session.moment = open_moment(config.freeze_time and session.only_replays, base)
     if session.moment is not None:

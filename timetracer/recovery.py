@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -195,7 +195,11 @@ def open_spool(
 # ------------------------------------------------------------------------------- recovery
 
 
-def recover(store: Store, stem: str, *, replace: bool = False) -> None:
+Saved = Callable[[str, str], None]
+"""Told the paths of a cassette and of what was recorded, which somebody is to compare."""
+
+
+def recover(store: Store, stem: str, *, replace: bool = False, saved: Saved | None = None) -> None:
     """Make cassettes of the partial files that dead processes left of one program or block.
 
     A cassette that is there stays, and what was recovered is kept beside it. What fails is logged.
@@ -204,6 +208,7 @@ def recover(store: Store, stem: str, *, replace: bool = False) -> None:
         store: the cassettes' store.
         stem: the name of the cassette without suffix; that of its takes is included.
         replace: whether what is recovered may replace a cassette (`accept_interrupted`).
+        saved: told of what was recovered, so that nothing need be logged of it.
     """
     try:
         left = [name for name in store.names(f"{stem}.") if _belongs(name, stem)]
@@ -214,7 +219,7 @@ def recover(store: Store, stem: str, *, replace: bool = False) -> None:
         try:
             file = store.adopt_partial(name)
             if file is not None:
-                _recover(store, name, file, replace)
+                _recover(store, name, file, replace, saved)
         except CassetteError as error:
             logger.error("timetracer: %s was not recovered: %s", store.locate(name), error)
 
@@ -227,19 +232,28 @@ def _belongs(name: str, stem: str) -> bool:
     return stem in (split_suffix(match[1])[0], taken[0] if taken else stem)
 
 
-def _recover(store: Store, name: str, file: PartialFile, replace: bool) -> None:
+def _recover(
+    store: Store, name: str, file: PartialFile, replace: bool, saved: Saved | None
+) -> None:
     target, session_id = _PARTIAL_NAME.fullmatch(name).groups()  # type: ignore[union-attr]
     spool = Spool(file)
     try:
         spool.scan()
         if not spool.is_empty:
-            _write(store, target, session_id, spool, replace)
+            _write(store, target, session_id, spool, replace, saved)
         file.discard()
     finally:
         file.close()
 
 
-def _write(store: Store, target: str, session_id: str, spool: Spool, replace: bool) -> None:
+def _write(
+    store: Store,
+    target: str,
+    session_id: str,
+    spool: Spool,
+    replace: bool,
+    saved: Saved | None,
+) -> None:
     there = find_latest(store, split_suffix(target)[0])
     header: dict[str, Any] = {}
     before: list[bytes] = []
@@ -249,6 +263,12 @@ def _write(store: Store, target: str, session_id: str, spool: Spool, replace: bo
     session = {**(header.get("session") or {}), **spool.session, "recovered": True}
     chunks = document.render({**header, "session": session}, chain(before, spool.lines()))
     lost = " Its last event was cut off and is left out." if spool.dropped else ""
+    beside = beside_name(target, session_id)
+    if saved is not None:
+        name = target if there is None else beside
+        store.write(name, chunks)
+        saved(store.locate(target), store.locate(name))
+        return
     if there is None or replace:
         write_alone(store, target, chunks)
         logger.warning(
@@ -258,7 +278,6 @@ def _write(store: Store, target: str, session_id: str, spool: Spool, replace: bo
             lost,
         )
         return
-    beside = beside_name(target, session_id)
     store.write(beside, chunks)
     tell_beside(store, target, beside, "was cut short by the end of its process", lost)
 

@@ -35,7 +35,7 @@ from timetracer.cassette import (
 from timetracer.comparing import Drift, Verification
 from timetracer.config import Mode, TraceConfig
 from timetracer.driver import Exchange, Outcome
-from timetracer.entropy import Scope, hash_seed
+from timetracer.entropy import Scope, Seed, hash_seed
 from timetracer.errors import MissError
 from timetracer.evidence import this_process
 from timetracer.frozen_time import Moment, perf_counter
@@ -65,7 +65,8 @@ CURRENT: ContextVar[Session | Exchange | Pass | None] = ContextVar("timetracer",
 class Wide:
     """The process-wide session: `session` is what calls outside requests belong to, `blocks` are
     the explicit cassettes that are open, the innermost last. In a process that a test started,
-    `remedy` is what to do about a miss, `node` the test, and its data are made up."""
+    `of_a_test`, `remedy` is what to do about a miss, `node` the test, `seed` its seed, `entropy`
+    what a forked one draws from, and `saved` is told of what was recorded again."""
 
     session: Session | Pass | None
     blocks: list[Session] = field(default_factory=list)
@@ -76,8 +77,11 @@ class Wide:
     finishing: bool = False
     ending: int = 0
     remedy: str | None = None
-    made_up_data: bool = False
+    of_a_test: bool = False
     node: str | None = None
+    seed: Seed | None = None
+    entropy: Scope | None = None
+    saved: Callable[[str, str], None] | None = None
 
     @property
     def explicit(self) -> Session | None:
@@ -130,6 +134,7 @@ class Session:
         node: the test or fixture that it is for, also in a process of it; None elsewhere.
         seconds: how long it lasted, once it has ended.
         entropy: the random numbers of its program, None where they are left alone.
+        seed: what they are made of where the cassette that answers has no seed.
         moment: when its program is to run, None where that is now.
         frozen_at: the time that the program saw as it began, None where that was the real one.
         saved: told the paths of a cassette and of what was recorded, which is kept beside it until
@@ -172,6 +177,7 @@ class Session:
         self.driver_documents: dict[int, Any] = {}
         self.passthrough = frozenset(config.passthrough)
         self.entropy: Scope | None = None
+        self.seed: Seed | None = None
         self.moment: Moment | None = None
         self.recorded_at = datetime.fromtimestamp(frozen_time.now(), timezone.utc)
         self.frozen_at = datetime.now(timezone.utc) if frozen_time.is_moved() else None
@@ -473,6 +479,8 @@ class Session:
             session["body_hash"] = BODY_HASH
         if self.entropy is not None:
             session["entropy"] = self.entropy.kept.dump()
+        if self.kind == "process" and WIDE.seed is not None:
+            session["test_entropy"] = WIDE.seed.dump()  # the test itself may have no cassette
         if self.frozen_at is not None:
             session["frozen_at"] = self.frozen_at.isoformat(timespec="milliseconds")
         return {**base, **session}

@@ -625,7 +625,7 @@ def _register_suite(
     within: pytest.Session | None = None,
 ) -> None:
     from timetracer.errors import ConfigError
-    from timetracer.integrations import housekeeping, review, suite, verifying
+    from timetracer.integrations import housekeeping, out_of_reach, review, suite, verifying
 
     if config.pluginmanager.has_plugin(suite.NAME):
         return
@@ -643,6 +643,7 @@ def _register_suite(
     keeping = housekeeping.Housekeeping(plugin)
     config.pluginmanager.register(keeping, KEEPING)
     config.pluginmanager.register(review.Review(plugin), review.NAME)
+    config.pluginmanager.register(out_of_reach.OutOfReach(plugin), out_of_reach.NAME)
     if within is not None:  # who is registered by a hook is not called by it
         keeping.pytest_collection_finish(within)
 

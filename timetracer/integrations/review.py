@@ -9,6 +9,10 @@ A test that is recorded again is kept beside its cassette until the run ends. Th
 A cassette that stays holds the ids of its own time. So a new recording is written with those ids
 where another cassette made them, such as that of a fixture; and a cassette that refers to ids which
 a changed one makes anew is written too, the same in meaning or not.
+
+Each worker of pytest-xdist sets a wider fixture up for itself, and a replay may have fewer workers,
+or others. So the takes of such a fixture are made to say the same: all that a run recorded refers
+to the ids of the first take.
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Generator, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import combinations, zip_longest
 from typing import Any
 
 import pytest
@@ -27,7 +33,7 @@ from timetracer.cassette import Cassette
 from timetracer.comparing import KINDS, Drift, Known, compare_tapes, count_kinds
 from timetracer.errors import CassetteError
 from timetracer.integrations.freshness import Expiry, confirmed
-from timetracer.integrations.suite import FIXTURE, Suite
+from timetracer.integrations.suite import FIXTURE, WIDE_NAME, Suite
 from timetracer.naming import parse_take, take_name
 from timetracer.stores import write_alone
 from timetracer.stores.files import FileStore
@@ -112,6 +118,64 @@ def _form(cassette: Cassette) -> tuple[Any, ...]:
         bool(session.get("entropy")),
         bool(session.get("redaction")),
     )
+
+
+# ------------------------------------------------------------------------------- the workers
+
+
+def unify(recorded: Iterable[tuple[str, str]]) -> None:
+    """Have all that workers recorded refer to the ids of the first that set a wider fixture up.
+
+    Args:
+        recorded: the paths of cassettes and of what was recorded.
+    """
+    paths = list(recorded)
+    known: defaultdict[tuple[str, str], Known] = defaultdict(Known)  # of each two workers
+    for takes in sorted(_same_setups(paths), key=lambda takes: takes[0].began):
+        for one, other in combinations(takes, 2):
+            compare_tapes(one.new, other.new, known[_worker(one), _worker(other)])
+    earlier = {
+        live: min(keys)
+        for pair in known.values()
+        for live, keys in pair.run.pairs.recorded.items()
+        if live not in keys
+    }
+
+    def first_one(token: Token) -> str | None:
+        key = earlier.get(token.key) if _tells_apart(token) else None
+        for _ in range(len(known)):
+            key = earlier.get(key, key) if key is not None else None
+        return key
+
+    for _, path in paths if earlier else ():
+        store, name = FileStore.for_path(path)
+        data = store.read(name)
+        told = _replaced(data, first_one)
+        if told != data:
+            store.write(name, [told])
+
+
+def _same_setups(paths: Iterable[tuple[str, str]]) -> Iterator[list[Case]]:
+    """Yield the takes of a wider fixture that several workers recorded, each its first one, then
+    each its second one; the workers in one order."""
+    takes: dict[str, list[tuple[int, str, str]]] = {}
+    for target, path in paths:
+        base, number, _ = parse_take(target) or (target, 1, "")
+        if WIDE_NAME.search(target):
+            takes.setdefault(base, []).append((number, target, path))
+    for numbered in takes.values():
+        cases = [_case(*paths) for _, *paths in sorted(numbered)] if len(numbered) > 1 else []
+        workers: dict[str, list[Case]] = {}
+        for case in filter(None, cases):
+            workers.setdefault(_worker(case), []).append(case)
+        for same in zip_longest(*(workers[one] for one in sorted(workers))):
+            yield [case for case in same if case is not None]
+
+
+def _worker(case: Case) -> str:
+    """Return what tells the process that recorded a cassette from others."""
+    session = case.new.header.get("session") or {}
+    return str((session.get("processes") or [{}])[0].get("object_ids"))
 
 
 # ------------------------------------------------------------------------------- the judgement
@@ -229,8 +293,12 @@ def _with_old_ids(data: bytes, case: Case, run: Run, kept: set[str]) -> bytes | 
 
     if not any(old(token) for event in case.new.events for token in _tokens(event.line)):
         return None
+    return _replaced(data, old)
+
+
+def _replaced(data: bytes, other: Callable[[Token], str | None]) -> bytes:
     start = data.index(b'"events"')
-    told = replace(data[start:].decode(errors="surrogateescape"), old)
+    told = replace(data[start:].decode(errors="surrogateescape"), other)
     return data[:start] + told.encode(errors="surrogateescape")
 
 
@@ -307,6 +375,8 @@ class Review:
         if hasattr(self.suite.config, "workeroutput"):
             return [], Run()
         recorded, self.suite.recorded = self.suite.recorded, []
+        if self._workers:
+            unify(recorded)
         if all(target == beside for target, beside in recorded):
             return [], Run()  # nothing was there before
         cases = [case for paths in recorded if (case := _case(*paths)) is not None]

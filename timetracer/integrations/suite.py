@@ -16,6 +16,7 @@ import difflib
 import functools
 import gc
 import os
+import re
 import shlex
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -28,7 +29,7 @@ import pytest
 from timetracer import directories, runs
 from timetracer.config import SETTINGS, TraceConfig, configured, force, resolve
 from timetracer.errors import ConfigError, MissError, TimetracerError
-from timetracer.integrations.children import Children, enable_drivers
+from timetracer.integrations.children import MISS, Children, enable_drivers
 from timetracer.integrations.freshness import (
     Expiry,
     Stale,
@@ -53,6 +54,8 @@ FIXTURE = ", fixture "
 OUTSIDE = ".outside"
 _LISTS = ("cassettes", "ignore")
 _RENEWS = ("once", "new_episodes")
+WIDE_NAME = re.compile(r"__(?:session|package|module|class)__\.[^/\\]*$")
+"""How the cassettes of wider fixtures are named."""
 _RESEED = "randomly_reset_seed"
 _BASETEMP = "basetemp"
 
@@ -121,7 +124,7 @@ class Scope:
         self.node = node
         self.allow_unused = allow_unused
         self._stack = stack
-        self._children = children
+        self.children = children
         self._forced = {"mode": "off"} if session.mode.name == "off" else forced
         self._forced_before: dict[str, Any] = {}
         self.began = time.monotonic()
@@ -143,7 +146,7 @@ class Scope:
             enter_block(self.session)
             self._stack.append(self)
             self._forced_before = force(**self._forced)
-            self._children.name(self.session, self.where)
+            self.children.name(self.session, self.where)
 
     def leave(self) -> None:
         """Go back to the one below."""
@@ -154,7 +157,7 @@ class Scope:
             self._stack.remove(self)
             if self._stack:
                 below = self._stack[-1]
-                self._children.name(below.session, below.where)
+                self.children.name(below.session, below.where)
 
     def finish(self, *, failed: bool = False) -> None:
         """Leave it for good and write what was recorded.
@@ -218,7 +221,7 @@ class Suite:
         runs.run_id()
         if mode != "off":
             enable_drivers()
-        self._children = Children()
+        self.children = Children()
         force(**self._forced)
         if mode not in (None, "off"):
             self._open_suite()
@@ -250,7 +253,7 @@ class Suite:
         if self._suite is not None:
             suite, self._suite = self._suite, None
             suite.finish()
-        self._children.end(self._recorded_in)
+        self.children.end()
         force()
         directories.unwatch(_BASETEMP)
         disable_motor()
@@ -280,7 +283,7 @@ class Suite:
             session.saved = self._note_saved
         self._note_age(session, node, missing)
         scope = Scope(
-            session, where, self._stack, self._children, self._forced, node, allow_unused
+            session, where, self._stack, self.children, self._forced, node, allow_unused
         )
         self._opened.append(scope)
         return scope
@@ -481,10 +484,11 @@ class Suite:
         self.recorded.append((cassette, recorded))
 
     def finish_suite(self) -> None:
-        """Write what imports and collection recorded, if they did."""
+        """Write what imports and collection recorded, and learn what processes did."""
         if self._suite is not None and self._suite.session.recording is not None:
             suite, self._suite = self._suite, None
             suite.finish()
+        self.recorded += self.children.recorded(self._recorded_in)
 
     def sessions(self) -> list[Session]:
         """Return the sessions that are entered, the innermost last."""
@@ -493,7 +497,7 @@ class Suite:
     def _new_misses(self) -> list[str]:
         missed = [told for scope in self._opened for told in scope.new_misses()]
         self._opened = [scope for scope in self._opened if not scope.finished]
-        return missed + self._children.misses()
+        return missed + self.children.news(MISS)
 
     def _tell(self, report: Any, missed: list[str]) -> None:
         told = "\n\n".join(missed[:3])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from timetracer.comparing import KINDS, Drift, tell, untold
+from timetracer.integrations.children import DRIFT
 from timetracer.integrations.suite import Suite
 
 NAME = "timetracer-verifying"
@@ -85,7 +86,7 @@ class Verifying:
         for session in self.suite.sessions():
             if session.verification is not None:
                 session.verification.settle()
-        return untold()
+        return [*untold(), *self.suite.children.news(DRIFT)]
 
     def _tell(self, report: Any, node: str, drift: list[Drift], *, fails: bool) -> None:
         self.found.add(node, drift)

@@ -24,6 +24,16 @@ def _run_the_next_one() -> None:
         spec.loader.exec_module(module)
 
 
+def _tell(error: Exception) -> None:
+    import json
+    import os
+
+    sys.stderr.write(f"timetracer: this process is not recorded: {error!r}\n")
+    line = json.dumps({"out of reach": f"{' '.join(sys.orig_argv)}: {error!r}"})
+    with open(json.loads(os.environ["TIMETRACER_CHILD"])["news"], "a") as file:
+        file.write(f"{line}\n")
+
+
 def _wait_for_pymongo() -> None:
     import os
 
@@ -53,7 +63,7 @@ def _wait_for_pymongo() -> None:
 
                     begin()
                 except Exception as error:  # the program is worth more than its recording
-                    sys.stderr.write(f"timetracer: this process is not recorded: {error!r}\n")
+                    _tell(error)
 
             vars(spec.loader)["exec_module"] = run_and_begin
             return spec
