@@ -112,8 +112,15 @@ def open_process(config: TraceConfig) -> Session | None:
         logger.error("timetracer: %s", error)
         unreadable: Any = Unreadable(error)
         return Session(config, mode, where=getattr(error, "path", "(none)"), cassette=unreadable)
+    return _watched(session)
+
+
+def _watched(session: Session) -> Session:
+    """Have what a process finds told, however it ends."""
     if session.recording is not None or session.verification is not None:
         finish_at_exit()
+    if session.verification is not None:
+        session.verification.at_once = WIDE.forked
     return session
 
 
@@ -255,11 +262,7 @@ def _for_child(reopen: Callable[..., Session]) -> Session:
     if own_stem:
         _have_from_test(session)
         _enter_scopes(session)
-    if session.verification is not None:
-        session.verification.at_once = True
-    if session.recording is not None or session.verification is not None:
-        finish_at_exit()
-    return session
+    return _watched(session)
 
 
 def _have_from_test(session: Session) -> None:
