@@ -14,7 +14,8 @@ from pymongo import MongoClient
 from tests.support.offline import run_program
 from timetracer import TraceConfig, use_cassette
 from timetracer.bindings import Bindings, Run
-from timetracer.comparing import Known, _Answers, compare_tapes, count_kinds, tell, untold
+from timetracer.comparing import Drift, Known, _Answers, compare_tapes, count_kinds, tell, untold
+from timetracer.errors import ABSENT, CallSite, Difference
 from timetracer.evidence import UNKNOWN, Evidence
 from timetracer.integrations.flask import auto_setup
 from timetracer.opening import open_file
@@ -360,3 +361,13 @@ def test_two_recordings_are_compared_in_the_same_way(tmp_path: Path) -> None:
     assert count_kinds(found) == "1 new, 1 gone, 1 changed"
     assert 'v: recorded "old", now "new"' in tell(found)
     assert compare_tapes(old, old, Known()) == []
+
+
+def test_drift_is_told_from_process_to_process_as_json() -> None:
+    differences = (Difference("n", 1, ABSENT), Difference("at", ABSENT, {"$date": "x"}, True))
+    site = CallSite("a.py", 1, "f")
+    drift = Drift("changed", "x.json", 3, "FIND_ONE", "shop.a", differences, 2, site)
+
+    assert Drift.load(json.loads(json.dumps(drift.dump()))) == drift
+    gone = Drift("gone", "x.json", None, "FIND_ONE", "shop.a", remedy="record it")
+    assert Drift.load(json.loads(json.dumps(gone.dump()))) == gone

@@ -14,7 +14,7 @@ import logging
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from threading import RLock
 from typing import Any
 
@@ -79,6 +79,26 @@ class Drift:
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
+
+    def dump(self) -> dict[str, Json]:
+        """Return it as JSON; what is absent is left out."""
+        told = asdict(self)
+        for difference in told["differences"]:
+            for side in _SIDES:
+                if difference[side] is ABSENT:
+                    del difference[side]
+        return told
+
+    @classmethod
+    def load(cls, told: dict[str, Any]) -> Drift:
+        """Return what `dump` gave."""
+        absent = dict.fromkeys(_SIDES, ABSENT)
+        found = tuple(Difference(**{**absent, **one}) for one in told["differences"])
+        site = told["call_site"] and CallSite(**told["call_site"])
+        return cls(**{**told, "differences": found, "call_site": site})
+
+
+_SIDES = ("recorded", "asked")
 
 
 def _lines(drift: Drift) -> Iterator[str]:

@@ -7,12 +7,10 @@ process finds, it writes as a line to a file of the suite's, a row of `NEWS` for
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import importlib.util
 import json
 import os
-import pickle
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -40,7 +38,7 @@ MISS, DRIFT, RECORDED, OUT_OF_REACH = "miss", "drift", "recorded", "out of reach
 
 NEWS: dict[str, Callable[[Any], Any]] = {
     MISS: str,
-    DRIFT: lambda told: pickle.loads(base64.b64decode(told)),
+    DRIFT: Drift.load,
     RECORDED: tuple,
     OUT_OF_REACH: str,
 }
@@ -206,7 +204,7 @@ def _tell_miss(miss: ledger.Miss) -> None:
 
 def _tell_drift(drift: Drift) -> None:
     with contextlib.suppress(KeyError, OSError):
-        _tell(DRIFT, base64.b64encode(pickle.dumps(drift)).decode())
+        _tell(DRIFT, drift.dump())
 
 
 def _tell_saved(cassette: str, recorded: str) -> None:
