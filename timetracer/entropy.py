@@ -283,6 +283,7 @@ class _Swap:
     _on: bool = False
     _sites: list[_Site] = field(default_factory=list)
     _seen: dict[str, int] = field(default_factory=dict)
+    _looked: tuple[int, str, int] = (0, "", 0)
 
     def turn(self, on: bool) -> None:
         """Give modules ours, those that were imported since too, or the real one back."""
@@ -296,6 +297,11 @@ class _Swap:
                 site.names[site.name] = after
 
     def _look(self) -> None:
+        latest = next(reversed(sys.modules))
+        looked = (len(sys.modules), latest, id(sys.modules[latest]))
+        if looked == self._looked:
+            return  # nothing was imported since; a suite asks before and after each test
+        self._looked = looked
         for name, module in list(sys.modules.items()):
             if self._seen.get(name) != id(module):
                 self._seen[name] = id(module)
