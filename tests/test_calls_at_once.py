@@ -289,6 +289,18 @@ def test_an_errand_whose_forerunner_never_comes_goes_on_without_it(
     assert Errand(before=Errand()).in_turn(len)("abc") == 3
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_call_that_is_cancelled_is_kept_once_however_far_its_thread_has_come(early: bool) -> None:
+    kept: list[str] = []
+    errand = Errand()
+    if early:
+        errand.cancel()
+    errand.when_cancelled(lambda: kept.append("cancelled"))
+    if not early:
+        errand.cancel()
+    assert (kept, errand.finish()) == (["cancelled"], False)
+
+
 # ------------------------------------------------------------------------------- the recording
 
 

@@ -254,9 +254,14 @@ class Errand:
         return self._cancelled.wait(seconds)
 
     def when_cancelled(self, keep: Callable[[], None]) -> None:
-        """Have something done if it is cancelled before `finish`; the server is asked now."""
+        """Have something done if it is cancelled before `finish`, at once if it was before the
+        thread came this far; the server is asked now."""
         self._answered.set()
-        self._keep = keep
+        with self._lock:
+            late = self.cancelled
+            self._keep = None if late else keep
+        if late:
+            keep()
 
     def finish(self) -> bool:
         """Tell whether the call's own outcome is the one to keep."""
