@@ -25,6 +25,7 @@ from timetracer.errors import CassetteError
 from timetracer.matching import AMBIENT as LEVEL
 from timetracer.matching import Match, key_to_json
 from timetracer.model import Call, Json
+from timetracer.shared_parts import texts
 from timetracer.stores import split_suffix
 from timetracer.stores.files import FileStore
 from timetracer.volatile import Token, replace
@@ -151,10 +152,9 @@ def _shelf(directory: str) -> list[tuple[str, dict[str, list[Event]]]]:
         return []
     for name in names:
         try:
-            data = store.read(name)
-            if not _HOLDS_SOME.search(data):
+            data, path = store.read(name), store.locate(name)
+            if not any(map(_HOLDS_SOME.search, texts(data, path))):
                 continue
-            path = store.locate(name)
             of_request = "request" in header_of(data, path)
             answers = _answers(Cassette(data, path).events)
             shelf.append((of_request, os.path.abspath(path), answers))

@@ -43,6 +43,7 @@ from timetracer.matching import (
 from timetracer.model import Call, Json, Signature
 from timetracer.recovery import Spool
 from timetracer.redaction import Redactor, has_placeholders, substitute
+from timetracer.shared_parts import Mark
 
 logger = logging.getLogger("timetracer")
 
@@ -299,6 +300,7 @@ class Cassette:
     ) -> None:
         parsed = document.parse(data, path)
         self.path = path
+        self._data = data
         self.header = parsed.header
         session = parsed.header.get("session") or {}
         self.redacted = bool(session.get("redaction"))
@@ -332,8 +334,8 @@ class Cassette:
 
     @property
     def lines(self) -> list[bytes]:
-        """The events' own text, one a line, for a writer that adds to them."""
-        return [event.line for event in self.events]
+        """The file's own text of its events, for a writer that adds to them."""
+        return document.own_lines(self._data) or [event.line for event in self.events]
 
     def first_with(self, text: str) -> int:
         """Return the number of the first event that holds a text that looks made up."""
@@ -443,6 +445,7 @@ class Recording:
         facts: tells what a document's header is to say of the session so far.
         first_eid: number of the first event.
         spill_events: how many events wait at most, as long as they can be written.
+        marks: where stretches begin that other cassettes may hold too.
     """
 
     redactor: Redactor | None = None
@@ -453,6 +456,7 @@ class Recording:
     spill_events: int = _SPILL_EVENTS
     reached_server: bool = False
     count: int = 0
+    marks: list[Mark] = field(default_factory=list)
     _pending: list[_Pending] = field(default_factory=list)
     _rendered: dict[int, bytes] = field(default_factory=dict)
     _waiting_bytes: int = 0
@@ -467,6 +471,14 @@ class Recording:
     def __post_init__(self) -> None:
         """Number events from the first on."""
         self._next = self.first_eid
+
+    def mark(self, *, shareable: bool) -> None:
+        """Begin a stretch of events.
+
+        Args:
+            shareable: whether other cassettes are likely to hold it too, as that of a set-up.
+        """
+        self.marks.append(Mark(self._next, shareable))
 
     def ticket(self) -> Ticket:
         """Return the number of the event that a call will be, and the time; as the call begins."""

@@ -10,7 +10,8 @@
 
 The writer puts a space after the colon of an event's own keys and nowhere else, so the three parts
 of a line are found by searching for `, "result": `: no JSON string can hold those quotes unescaped.
-A file in any other layout, such as one that was edited or formatted, is parsed whole.
+A line may stand for a stretch of events that other cassettes hold too, see `shared_parts`. A file
+in any other layout, such as one that was edited or formatted, is parsed whole.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import orjson
 from timetracer.codec import CodecError, dumps, loads
 from timetracer.errors import CassetteFormatError, CassetteVersionError
 from timetracer.model import EVENT_TYPE, Json, Signature
+from timetracer.shared_parts import body_reference, check_there, is_reference, stretch, with_body
 
 FORMAT = "timetracer-mongodb"
 SCHEMA_VERSION = "1.0"
@@ -40,6 +42,7 @@ _RESULT = b', "result": '
 _OFFSET = b', "start_offset_ms": '
 _BODY_HASH = b',"body_hash":'
 _LINE = b'{"eid": '
+_SHARED_BODY = b'"shared":"body-'
 _OBJECT_OR_NONE = (dict, type(None))
 _AFTER_HASH = (b'"}' + _ARGUMENTS, b'"}' + _RESULT)
 
@@ -47,12 +50,15 @@ _AFTER_HASH = (b'"}' + _ARGUMENTS, b'"}' + _RESULT)
 class EventText(NamedTuple):
     """One event of a document: its line, as a stretch of the file, of which nothing is copied.
 
+    A long answer that the cassette shares with others is read when it is asked for.
+
     Attributes:
         eid: the event's number, from 1.
         call: the signature without its body_hash; one object for all events that share it.
         data: the file.
         start: where in the file the line begins.
         end: where it ends.
+        path: the cassette's path, from where what it shares with others is found.
     """
 
     eid: int
@@ -60,11 +66,14 @@ class EventText(NamedTuple):
     data: bytes
     start: int
     end: int
+    path: str = ""
 
     @property
     def line(self) -> bytes:
         """The event's line."""
-        return self.data[self.start : self.end]
+        if self._shared is None:
+            return self.data[self.start : self.end]
+        return self.data[self.start : self._result] + self.result + b"}"
 
     @property
     def arguments(self) -> bytes | None:
@@ -92,14 +101,21 @@ class EventText(NamedTuple):
     @property
     def result(self) -> bytes:
         """The result's JSON text."""
-        start = self.data.index(_RESULT, self.start) + len(_RESULT)
-        return self.data[start : self.end - 1]
+        text, shared = self.data[self._result : self.end - 1], self._shared
+        return text if shared is None else with_body(text, shared, self.path, self.eid)
+
+    @property
+    def _result(self) -> int:
+        return self.data.index(_RESULT, self.start) + len(_RESULT)
+
+    @property
+    def _shared(self) -> str | None:
+        return body_reference(self.data, self._result, self.end - 1)
 
     @property
     def succeeded(self) -> bool:
         """Whether the result's text begins as that of a call that returned."""
-        start = self.data.index(_RESULT, self.start) + len(_RESULT)
-        return self.data.startswith(b'{"status":0', start)
+        return self.data.startswith(b'{"status":0', self._result)
 
     @property
     def signature(self) -> Signature:
@@ -140,9 +156,7 @@ def event_line(
         b'{"eid": %d, "event_type": "%s", ' % (eid, EVENT_TYPE.encode()),
         b'"start_offset_ms": %s, "duration_ms": %s' % (_number(offset_ms), _number(duration_ms)),
         _SIGNATURE,
-        _signature_text(
-            signature.lib, signature.method, signature.url, signature.filter_keys
-        ),
+        _signature_text(signature.lib, signature.method, signature.url, signature.filter_keys),
         _BODY_HASH,
         dumps(signature.body_hash),
         b"}",
@@ -253,13 +267,52 @@ def _parse_lines(data: bytes, path: str) -> Document | None:
         header = orjson.loads(data[:start] + b'\n"events": []}')
         calls: dict[bytes, Signature] = {}
         stretches = _stretches(data, start + len(_EVENTS), len(data) - len(_END))
-        events = [_event_at(data, first, last, calls) for first, last in stretches]
+        events: list[EventText] = []
+        count = 0
+        for count, (first, last) in enumerate(stretches, 1):  # noqa: B007
+            if is_reference(data, first):
+                events += _shared_events(stretch(data[first:last], path), calls, path)
+            else:
+                events.append(_event_at(data, first, last, calls, path))
     except (ValueError, LookupError, TypeError, AttributeError):
         return None  # the whole-document parser names the place
-    if data.count(_LINE, start) != len(events):
+    if data.count(_LINE, start) != count:
         return None  # a damaged line break would make one event of two
     check_header(header, path)
+    _check_bodies(data, events)
     return Document(header, events)
+
+
+def _shared_events(
+    lines: list[bytes], calls: dict[bytes, Signature], path: str
+) -> Iterator[EventText]:
+    data, start = b",\n".join(lines), 0
+    for line in lines:
+        yield _event_at(data, start, start + len(line), calls, path)
+        start += len(line) + 2
+
+
+def _check_bodies(data: bytes, events: list[EventText]) -> None:
+    """Find the shared answers: that one is missing is no matter of what the program makes of it."""
+    if _SHARED_BODY in data or any(event.data is not data for event in events):
+        for event in events:
+            name = event._shared
+            if name is not None:
+                check_there(name, event.path, event.eid)
+
+
+def own_lines(data: bytes) -> list[bytes] | None:
+    """Return the lines between the brackets of a cassette's events, of which one may stand for a
+    stretch; None for another layout.
+
+    Args:
+        data: a cassette's bytes, decompressed.
+    """
+    start = data.find(_EVENTS)
+    if not data.startswith(_HEAD) or start < 0 or not data.endswith(_END):
+        return None
+    stretches = _stretches(data, start + len(_EVENTS), len(data) - len(_END))
+    return [data[first:last] for first, last in stretches]
 
 
 def _stretches(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -270,7 +323,9 @@ def _stretches(data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
         start = end if found < 0 else found + 2
 
 
-def _event_at(data: bytes, start: int, end: int, calls: dict[bytes, Signature]) -> EventText:
+def _event_at(
+    data: bytes, start: int, end: int, calls: dict[bytes, Signature], path: str
+) -> EventText:
     """Return the event of a line that `event_line` made.
 
     Args:
@@ -278,6 +333,7 @@ def _event_at(data: bytes, start: int, end: int, calls: dict[bytes, Signature]) 
         start: where the line begins.
         end: where it ends.
         calls: the signatures met so far by their text up to the body_hash; added to.
+        path: the cassette's path.
 
     Raises:
         ValueError, LookupError, TypeError: the line has another layout.
@@ -297,7 +353,7 @@ def _event_at(data: bytes, start: int, end: int, calls: dict[bytes, Signature]) 
     ):
         raise ValueError("not an event line")
     number = data[start + len(_LINE) : data.index(b",", start, end)]
-    return EventText(int(number), call, data, start, end)
+    return EventText(int(number), call, data, start, end, path)
 
 
 def _call(signature: dict[str, Any]) -> Signature:
@@ -323,9 +379,13 @@ def _parse_whole(data: bytes, path: str) -> Document:
     if not isinstance(raw_events, list):
         raise _damaged(path, "events", "is not there, or is not a list")
     calls: dict[bytes, Signature] = {}
-    events = [
-        _event(raw, f"events[{number}]", path, calls) for number, raw in enumerate(raw_events)
-    ]
+    events: list[EventText] = []
+    for number, raw in enumerate(raw_events):
+        if isinstance(raw, dict) and "shared" in raw:
+            events += _referred(raw, f"events[{number}]", path, calls)
+        else:
+            events.append(_event(raw, f"events[{number}]", path, calls))
+    _check_bodies(data, events)
     header = {key: value for key, value in document.items() if key != "events"}
     return Document(header, events)
 
@@ -379,6 +439,15 @@ def _refuse_foreign(header: dict[str, Any], path: str) -> None:
         )
 
 
+def _referred(
+    raw: dict[str, Any], place: str, path: str, calls: dict[bytes, Signature]
+) -> list[EventText]:
+    try:
+        return list(_shared_events(stretch(dumps(raw), path), calls, path))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, place, f"is damaged ({type(error).__name__}: {error})") from None
+
+
 def _event(raw: Any, place: str, path: str, calls: dict[bytes, Signature]) -> EventText:
     try:
         signature = raw["signature"]
@@ -397,7 +466,7 @@ def _event(raw: Any, place: str, path: str, calls: dict[bytes, Signature]) -> Ev
             dumps(raw["result"]),
             [str(key) for key in raw.get("made") or ()],
         )
-        event = _event_at(line, 0, len(line), calls)
+        event = _event_at(line, 0, len(line), calls, path)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, place, f"is damaged ({type(error).__name__}: {error})") from None
     if not isinstance(raw["result"], dict):

@@ -42,6 +42,7 @@ from timetracer.lessons import (
 from timetracer.model import Json
 from timetracer.nearest import differences
 from timetracer.pairing import moved, pair_events
+from timetracer.shared_parts import is_shared
 from timetracer.stores import Store, split_suffix
 from timetracer.stores.files import FileStore
 from timetracer.volatile import ID, TIME, Token, skeleton, tokens
@@ -109,7 +110,9 @@ def _by_stem(directory: StrPath) -> dict[str, _Kept]:
 def cassette_names(store: Store) -> list[str]:
     """Return the names of a store's cassettes, but for those that wait to be accepted."""
     return [
-        name for name in store.names() if all(split_suffix(name)) and ".unaccepted-" not in name
+        name
+        for name in store.names()
+        if all(split_suffix(name)) and ".unaccepted-" not in name and not is_shared(name)
     ]
 
 

@@ -30,6 +30,7 @@ from timetracer.naming import UNIQUE_TEMPLATE, request_stem, take_name
 from timetracer.recovery import beside_name, recover, tell_beside
 from timetracer.redaction import RedactionRules, Redactor
 from timetracer.session import SUITE, WIDE, Session
+from timetracer.shared_parts import Shelf
 from timetracer.stores import SUFFIXES, Store, find_latest, split_suffix, write_alone
 from timetracer.stores.files import FileStore
 
@@ -184,7 +185,13 @@ def open_file(
 
 
 def open_suite(
-    where: str, config: TraceConfig, *, node: str, remedy: str, layers: Iterable[StrPath] = ()
+    where: str,
+    config: TraceConfig,
+    *,
+    node: str,
+    remedy: str,
+    layers: Iterable[StrPath] = (),
+    directory: StrPath | None = None,
 ) -> Session:
     """Return a session for one run of a test, or one set-up of a fixture.
 
@@ -194,6 +201,8 @@ def open_suite(
         node: the test's id, kept in the cassette.
         remedy: what to do about a miss.
         layers: further cassettes that answer what this one does not hold.
+        directory: where what its cassettes hold alike is kept once; that of the cassette or the one
+            above, None for nowhere.
 
     Raises:
         CassetteError: a cassette cannot be read.
@@ -215,6 +224,8 @@ def open_suite(
     session.node = node
     if session.cassette is None and config.entropy != "off":
         session.seed = _seed_before(session.where, f"{stem}.child")
+    if directory is not None:
+        session.shelf = Shelf.of(directory, suffix)
     if mode.reads != "never":
         session.layers = [_layer(path, config) for path in layers]
     if session.layers:
@@ -407,7 +418,7 @@ def _save(
     unreached = recording.count > 0 and not recording.reached_server
     if there and (failed or unreached) and not session.config.accept_interrupted:
         beside = beside_name(name, session.id)
-        store.write(beside, session.chunks())
+        store.write(beside, session.chunks(shared=True))
         recording.discard_partial()
         tell_beside(
             store, name, beside, "was interrupted" if failed else "reached no server"
@@ -415,11 +426,11 @@ def _save(
         return store.locate(beside)
     if there and session.saved is not None:
         beside = beside_name(name, session.id)
-        store.write(beside, session.chunks())
+        store.write(beside, session.chunks(shared=True))
         recording.discard_partial()
         session.saved(store.locate(name), store.locate(beside))
         return store.locate(beside)
-    write(store, name, session.chunks())
+    write(store, name, session.chunks(shared=True))
     if session.saved is not None:
         session.saved(store.locate(name), store.locate(name))
     ledger.note_opened(store.locate(name))

@@ -44,6 +44,7 @@ from timetracer.missed import Circumstances, explain
 from timetracer.model import Call, Json, RequestRecord, ResponseRecord
 from timetracer.recovery import open_spool
 from timetracer.redaction import Redactor
+from timetracer.shared_parts import Shelf
 from timetracer.stores import Store
 
 logger = logging.getLogger("timetracer")
@@ -139,6 +140,7 @@ class Session:
         frozen_at: the time that the program saw as it began, None where that was the real one.
         saved: told the paths of a cassette and of what was recorded, which is kept beside it until
             somebody has compared the two; None where it is written at once.
+        shelf: where what other cassettes are likely to hold too is written, None for nowhere.
         recorded_late: called after each event, once the session has ended: a task that was
             started in it may go on.
     """
@@ -185,6 +187,7 @@ class Session:
         self.reopen: Callable[..., Session] | None = None
         self.recorded_late: Callable[[], None] | None = None
         self.saved: Callable[[str, str], None] | None = None
+        self.shelf: Shelf | None = None
         self.replays = mode.reads == "always" or (cassette is not None)
         self.only_replays = self.replays and recording is None and verification is None
         self._save = save
@@ -509,13 +512,20 @@ class Session:
             store, name, self.id, self._session_json(), adds_to=adds_to
         )
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the document's bytes."""
+    def chunks(self, *, shared: bool = False) -> Iterator[bytes]:
+        """Yield the document's bytes.
+
+        Args:
+            shared: whether what other cassettes are likely to hold too goes to the `shelf`.
+        """
         assert self.recording is not None
         kept = self.cassette.lines if self.cassette is not None else []
         # Before the header, which tells which secrets were replaced in them.
         added = self.recording.lines()
-        return document.render(self.header(), chain(kept, added))
+        header, lines = self.header(), chain(kept, added)
+        if shared and self.shelf is not None:
+            return document.render(header, self.shelf.put(lines, self.recording.marks))
+        return document.render(header, lines)
 
 
 def _redacted(redactor: Redactor | None, method: str, value: Json) -> Json:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -229,6 +229,21 @@ def replace_in_reprs(text: str, get: Callable[[Token], str | None]) -> str:
         return match[0] if key is None else json.dumps(repr(bytes.fromhex(key)))[1:-1]
 
     return _bytes_repr.sub(changed, text)
+
+
+def places(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where what looks made up begins and ends in JSON text.
+
+    Args:
+        text: JSON without whitespace between its tokens.
+    """
+    for run in _run.finditer(text):
+        start, end = run.span()
+        if not text.endswith(_BASE64, 0, start):
+            for match in _looks.finditer(text, start, end):
+                yield match.span()
+        elif _binary(run[0]) is not None:
+            yield start, end
 
 
 def write(key: str, like: Token) -> str:

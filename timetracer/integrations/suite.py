@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import time
+import unittest
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,7 @@ class Scope:
         self.began = time.monotonic()
         self.finished = False
         self.broken = False
+        self.shareable = False
         self._depth = 0
         self._told = 0
 
@@ -147,6 +149,16 @@ class Scope:
             self._stack.append(self)
             self._forced_before = force(**self._forced)
             self.children.name(self.session, self.where)
+
+    def mark(self, *, shareable: bool) -> None:
+        """Begin a stretch of calls.
+
+        Args:
+            shareable: whether other tests are likely to make them too, as those of a set-up.
+        """
+        self.shareable = shareable
+        if self.session.recording is not None:
+            self.session.recording.mark(shareable=shareable)
 
     def leave(self) -> None:
         """Go back to the one below."""
@@ -230,8 +242,9 @@ class Suite:
 
     def _open_suite(self) -> None:
         root = self.config.rootpath
-        where = os.path.join(self.directory or root / "cassettes", _SESSION)
-        self._suite = self._open(where, _WHOLE_SUITE, {"mode": self.mode})
+        directory = self.directory or str(root / "cassettes")
+        where = os.path.join(directory, _SESSION)
+        self._suite = self._open(where, _WHOLE_SUITE, {"mode": self.mode}, directory)
         self._suite.enter()
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -260,7 +273,13 @@ class Suite:
         disable_pymongo()
 
     def _open(
-        self, where: str, node: str, given: dict[str, Any], *, renewed: bool = False
+        self,
+        where: str,
+        node: str,
+        given: dict[str, Any],
+        directory: str,
+        *,
+        renewed: bool = False,
     ) -> Scope:
         settings = {**self._settings, **given}
         settings["ignore"] = (*self._settings.get("ignore", ()), *given.get("ignore", ()))
@@ -276,7 +295,14 @@ class Suite:
             config = resolve(TraceConfig(**settings), start=self._start)
         finally:
             force(**before)
-        session = open_suite(where, config, node=node, remedy=remedy_of(node), layers=layers)
+        session = open_suite(
+            where,
+            config,
+            node=node,
+            remedy=remedy_of(node),
+            layers=layers,
+            directory=directory,
+        )
         if session.recording is not None:
             self._recorded_in.add(os.path.dirname(where))
         if session.mode.name == "record":
@@ -340,8 +366,10 @@ class Suite:
         try:
             given = self._asked(item)
             if given is not None:
-                scope = self._open(self.cassette_of(item), item.nodeid, given)
+                directory = self.directory_of(item.path)
+                scope = self._open(self.cassette_of(item), item.nodeid, given, directory)
                 scope.enter()
+                scope.mark(shareable=True)
                 self.scopes[item] = scope
         except TimetracerError as error:
             pytest.fail(f"{item.nodeid}: {error}", pytrace=False)
@@ -360,9 +388,23 @@ class Suite:
         self.marked_in_ci |= allowed != (mode or "once")
         return {**given, "mode": allowed}
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        """Tell the test's own calls from those of its set-up, which other tests have too."""
+        scope = self.scopes.get(item)
+        if scope is None or scope.session.recording is None:
+            return
+        test_case = getattr(item, "instance", None)
+        if isinstance(test_case, unittest.TestCase):
+            _tell_test_from_set_up(test_case, scope)
+        else:
+            scope.mark(shareable=False)
+
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Close the test's cassette, once everything is torn down."""
+        if item in self.scopes:
+            self.scopes[item].mark(shareable=True)
         try:
             return (yield)
         finally:
@@ -415,17 +457,19 @@ class Suite:
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Have a fixture of wider scope set up and torn down with a cassette of its own."""
         if fixturedef.scope == "function":
-            return (yield)
+            return (yield from self._marked(fixturedef))
         try:
             given = self._asked(request.node)
             if given is None:
                 return (yield)
-            where, node = self._fixture_place(fixturedef, request)
-            scope = self._open(where, node, given, renewed=fixturedef in self.renewed)
+            where, node, directory = self._fixture_place(fixturedef, request)
+            renewed = fixturedef in self.renewed
+            scope = self._open(where, node, given, directory, renewed=renewed)
         except TimetracerError as error:
             pytest.fail(str(error), pytrace=False)
         fixturedef.addfinalizer(functools.partial(self._end_fixture, scope))
         scope.enter()
+        scope.mark(shareable=True)
         try:
             return (yield)
         except BaseException:
@@ -433,30 +477,49 @@ class Suite:
             raise
         finally:
             scope.leave()
+            fixturedef.addfinalizer(functools.partial(scope.mark, shareable=True))
             fixturedef.addfinalizer(scope.enter)
 
     def _end_fixture(self, scope: Scope) -> None:
         scope.finish()
         self.wider.append(self._tale(scope, [str(miss) for miss in scope.session.misses]))
 
-    def _fixture_place(self, fixturedef: Any, request: Any) -> tuple[str, str]:
-        """Return the path of a wider fixture's cassette, and what it is for."""
+    def _marked(self, fixturedef: Any) -> Generator[None, Any, Any]:
+        """Mark the calls of a test's fixture, and later those of its tear-down."""
+        scope = self._stack[-1] if self._stack else None
+        if scope is None or scope.session.recording is None:
+            return (yield)
+        before = scope.shareable
+        mark = functools.partial(scope.mark, shareable=True)
+        fixturedef.addfinalizer(mark)
+        mark()
+        try:
+            return (yield)
+        finally:
+            scope.mark(shareable=before)
+            fixturedef.addfinalizer(mark)
+
+    def _fixture_place(self, fixturedef: Any, request: Any) -> tuple[str, str, str]:
+        """Return the path of a wider fixture's cassette, what it is for, and the directory that
+        the cassette lies in or, as those of a module do, one below."""
         node, scope = request.node, fixturedef.scope
         defined = fixturedef.baseid or ""
         inner = not getattr(node, "nodeid", "").startswith(defined)
         name = f"__{scope}__.{f'{defined}.' if inner else ''}{fixturedef.argname}"
         name += _parameters(fixturedef, request)
         path = Path(getattr(node, "path", None) or self.config.rootpath)
+        module = ""
         if scope == "session":
             directory = self.directory or str(self.config.rootpath / "cassettes")
         elif scope == "package":
             directory = self.directory_of((path if path.is_dir() else path.parent) / "_")
         else:
+            module = safe_stem(path.stem)
             classes = [one.name for one in node.listchain() if isinstance(one, pytest.Class)]
             name = ".".join([*classes, name])
-            directory = os.path.join(self.directory_of(path), safe_stem(path.stem))
+            directory = self.directory_of(path)
         told = f"{getattr(node, 'nodeid', '') or WHOLE_SESSION}{FIXTURE}{fixturedef.argname}"
-        return os.path.join(directory, safe_stem(name)), told
+        return os.path.join(directory, module, safe_stem(name)), told, directory
 
     # ------------------------------------------------------------------------- misses
 
@@ -549,6 +612,24 @@ def _nothing_collected() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _tell_test_from_set_up(test_case: Any, scope: Scope) -> None:
+    """Mark the calls of a test of unittest, which has its set-up within."""
+    call = getattr(test_case, "_callTestMethod", None)
+    if call is None:
+        scope.mark(shareable=False)
+        return
+
+    def marked(method: Any) -> Any:
+        __tracebackhide__ = True
+        scope.mark(shareable=False)
+        try:
+            return call(method)
+        finally:
+            scope.mark(shareable=True)
+
+    test_case._callTestMethod = marked
 
 
 def told_miss(miss: MissError) -> str:
