@@ -37,6 +37,7 @@ FLOORS = {
     "runs": 2,
     "aside": 2,
     "stores": 2,
+    "shared_parts": 2,
     "document": 3,
     "recovery": 3,
     "takes": 3,

@@ -12,9 +12,11 @@ import os
 import re
 import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import blake2b
 from operator import attrgetter
 from threading import Lock, RLock
 from time import sleep
@@ -67,6 +69,7 @@ _SPILL_EVENTS = 512
 _SPILL_BYTES = 4 * 1024 * 1024
 _SPILL_SECONDS = 0.25
 _LONGEST_WAIT = 2.0
+_MOST_LONG_ANSWERS = 8
 _eid = attrgetter("eid")
 _RETURNED = b'{"status":0,"body":{"captured":true,"data":'
 
@@ -196,12 +199,20 @@ class Event:
         Raises:
             CassetteFormatError: its text is damaged.
         """
+        return self._read(self._filled())
+
+    def _filled(self) -> bytes:
+        """Return the result's text with live values, and note whether it is the same each time."""
         text = self._text.result
         filled = self.cassette.bindings.with_live_values_in(text)
-        value = document.result_of(filled, self.cassette.path, self.eid)
-        secret = self.redacted and has_placeholders(text)
-        self._fixed = filled is text and not secret
-        return substitute(value, self.cassette.substitutes()) if secret else value
+        self._fixed = filled is text and not (self.redacted and has_placeholders(text))
+        return filled
+
+    def _read(self, text: bytes) -> dict[str, Any]:
+        value = document.result_of(text, self.cassette.path, self.eid)
+        if self.redacted and has_placeholders(text):
+            return cast("dict[str, Any]", substitute(value, self.cassette.substitutes()))
+        return value
 
     def body(self) -> Any:
         """Return what `result.body.data` holds, as JSON.
@@ -235,14 +246,21 @@ class Event:
             NotCapturedError: the result was not kept.
         """
         if self._cache is None:
-            result = self.result()
-            if (result.get("body") or {}).get("captured") is False:
-                raise self._not_captured()
-            made = make(result)
-            if not self._fixed:
-                return made  # what is bound may change from call to call
-            self._cache = made
+            text = self._filled()
+            if self._text.shared is not None and self._fixed:
+                self._cache = _long_answers.get(make, text, self._made)
+            else:
+                made = self._made(make, text)
+                if not self._fixed:
+                    return made  # what is bound may change from call to call
+                self._cache = made
         return self._cache
+
+    def _made(self, make: Callable[[dict[str, Any]], Any], text: bytes) -> Any:
+        result = self._read(text)
+        if (result.get("body") or {}).get("captured") is False:
+            raise self._not_captured()
+        return make(result)
 
     def recorded_document(self) -> Any:
         """Return the recorded answer as Python values, None where there is none."""
@@ -269,6 +287,25 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<event {self.eid}: {self.method} on {self.url}>"
+
+
+class _LongAnswers:
+    """What was made of the answers that cassettes share: the same in each test that asks."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[tuple[Any, bytes], Any] = OrderedDict()
+
+    def get(self, make: Any, text: bytes, made: Callable[[Any, bytes], Any]) -> Any:
+        key = make, blake2b(text, digest_size=16).digest()
+        if key not in self._made:
+            found = self._made[key] = made(make, text)
+            if len(self._made) > _MOST_LONG_ANSWERS:
+                self._made.popitem(last=False)
+            return found
+        return self._made[key]
+
+
+_long_answers = _LongAnswers()
 
 
 class Cassette:

@@ -16,7 +16,7 @@ in any other layout, such as one that was edited or formatted, is parsed whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -26,7 +26,15 @@ import orjson
 from timetracer.codec import CodecError, dumps, loads
 from timetracer.errors import CassetteFormatError, CassetteVersionError
 from timetracer.model import EVENT_TYPE, Json, Signature
-from timetracer.shared_parts import body_reference, check_there, is_reference, stretch, with_body
+from timetracer.shared_parts import (
+    Shelf,
+    body_reference,
+    check_there,
+    is_reference,
+    marks_of,
+    stretch,
+    with_body,
+)
 
 FORMAT = "timetracer-mongodb"
 SCHEMA_VERSION = "1.0"
@@ -71,7 +79,7 @@ class EventText(NamedTuple):
     @property
     def line(self) -> bytes:
         """The event's line."""
-        if self._shared is None:
+        if self.shared is None:
             return self.data[self.start : self.end]
         return self.data[self.start : self._result] + self.result + b"}"
 
@@ -101,7 +109,7 @@ class EventText(NamedTuple):
     @property
     def result(self) -> bytes:
         """The result's JSON text."""
-        text, shared = self.data[self._result : self.end - 1], self._shared
+        text, shared = self.data[self._result : self.end - 1], self.shared
         return text if shared is None else with_body(text, shared, self.path, self.eid)
 
     @property
@@ -109,7 +117,8 @@ class EventText(NamedTuple):
         return self.data.index(_RESULT, self.start) + len(_RESULT)
 
     @property
-    def _shared(self) -> str | None:
+    def shared(self) -> str | None:
+        """The name of the answer where the cassette shares it with others, else None."""
         return body_reference(self.data, self._result, self.end - 1)
 
     @property
@@ -296,9 +305,25 @@ def _check_bodies(data: bytes, events: list[EventText]) -> None:
     """Find the shared answers: that one is missing is no matter of what the program makes of it."""
     if _SHARED_BODY in data or any(event.data is not data for event in events):
         for event in events:
-            name = event._shared
-            if name is not None:
-                check_there(name, event.path, event.eid)
+            if event.shared is not None:
+                check_there(event.shared, event.path, event.eid)
+
+
+def rewritten(data: bytes, path: str, change: Callable[[bytes], bytes]) -> bytes:
+    """Return a recording with the lines of its events changed; what it shares, it shares still.
+
+    Args:
+        data: its bytes, decompressed, as they were written.
+        path: its path.
+        change: returns what an event's line is to be.
+
+    Raises:
+        CassetteError: what it shares cannot be read or written.
+    """
+    marks = [mark for line in own_lines(data) or () for mark in marks_of(line)]
+    lines = [change(event.line) for event in parse(data, path).events]
+    head = data[: data.index(_EVENTS) + len(_EVENTS)]
+    return head + b",\n".join(Shelf.beside(path).put(lines, marks)) + _END
 
 
 def own_lines(data: bytes) -> list[bytes] | None:

@@ -29,6 +29,7 @@ from timetracer.errors import (
     SessionError,
     StrPath,
 )
+from timetracer.shared_parts import is_shared
 from timetracer.stores import split_suffix
 from timetracer.stores.files import FileStore
 
@@ -179,7 +180,7 @@ def is_opened(path: str) -> bool:
 
 def _is_cassette(store: FileStore, name: str) -> bool:
     stem, suffix = split_suffix(name)
-    if not suffix or ".unaccepted-" in stem:
+    if not suffix or ".unaccepted-" in stem or is_shared(name):
         return False
     try:
         return bool(document.header_of(store.read(name), store.locate(name)))

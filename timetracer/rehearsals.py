@@ -17,6 +17,7 @@ from timetracer.errors import LearnError
 from timetracer.learning import cassette_names
 from timetracer.recovery import beside_name
 from timetracer.runs import RUN_ID_VARIABLE
+from timetracer.shared_parts import is_shared
 from timetracer.stores import find_latest, split_suffix, write_alone
 from timetracer.stores.files import FileStore
 
@@ -85,6 +86,8 @@ def keep_first(recorded: Path, config: TraceConfig) -> list[tuple[str, str | Non
         CassetteError: one cannot be written.
     """
     source, kept = FileStore(recorded), []
+    for name in filter(is_shared, source.names()):
+        write_alone(FileStore(config.cassette_dir), name, [source.read(name)])
     for name in cassette_names(source):
         named = config.cassette is not None and config.cassette.name == name
         store, target = (

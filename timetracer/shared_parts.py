@@ -65,6 +65,7 @@ duration; or it has what would be taken for the place of a value."""
 
 _COUNTERS = re.compile(rb'"(t|i|n|nModified|data)":(\d+)(?=[,}])')
 """Numbers of answers that are another in each run: a server's clock, and how many were met."""
+_BODY_HASH = '"body_hash":"'
 _HOLE = re.compile(rb'"<\?#(\d+)>"|<\?(\d+)>')
 
 Values = tuple[str, ...]
@@ -117,6 +118,8 @@ def _without_tokens(line: bytes, known: int) -> _Template:
     values: dict[str, int] = {}
     pieces, at = [], 0
     for start, end in places(text):
+        if text.endswith(_BODY_HASH, 0, start):
+            continue
         number = known + values.setdefault(text[start:end], len(values))
         # A number has to become a string, so that the file stays JSON.
         is_number = (
@@ -180,6 +183,13 @@ class Shelf:
     def of(cls, directory: StrPath, suffix: str) -> Shelf:
         """Return the one of a directory of cassettes."""
         return cls(FileStore(Path(directory, FOLDER)), suffix)
+
+    @classmethod
+    def beside(cls, path: StrPath) -> Shelf:
+        """Return the one that a cassette refers to."""
+        _, suffix = split_suffix(os.path.basename(path))
+        stores = _stores_of(path)
+        return cls(next((one for one in stores if one.directory.is_dir()), stores[-1]), suffix)
 
     def put(self, lines: Iterable[bytes], marks: Iterable[Mark] = ()) -> Iterator[bytes]:
         """Write what is to be shared, and yield the lines of the cassette.
@@ -338,6 +348,14 @@ def is_reference(data: bytes, start: int) -> bool:
     return _REFERENCE.match(data, start) is not None
 
 
+def marks_of(line: bytes) -> tuple[Mark, ...]:
+    """Return the marks that make a cassette's line stand for a stretch, none where it does not."""
+    if not is_reference(line, 0):
+        return ()
+    told = orjson.loads(line)
+    return Mark(told["eid"], True), Mark(told["eid"] + told["count"], False)
+
+
 def stretch(line: bytes, path: str) -> list[bytes]:
     """Return the whole lines of the events that a line stands for.
 
@@ -491,14 +509,18 @@ def _found(name: str, path: str, place: str) -> tuple[FileStore, str]:
     """Return where a part lies: in the folder beside its cassette, or in the one above."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise _broken(place, repr(name), "is no name of a shared part", path)
-    folder = Path(os.path.abspath(path)).parent
-    stores = [FileStore(one / FOLDER) for one in (folder, folder.parent)]
+    stores = _stores_of(path)
     for store in stores:
         found = find_latest(store, name)
         if found is not None:
             return store, found
     near = next((one for one in stores if one.directory.is_dir()), stores[-1])
     raise _broken(place, near.locate(f"{name}.json"), "is not there", path)
+
+
+def _stores_of(path: StrPath) -> list[FileStore]:
+    folder = Path(os.path.abspath(path)).parent
+    return [FileStore(one / FOLDER) for one in (folder, folder.parent)]
 
 
 def _parse(name: str, data: bytes) -> _Part:
@@ -543,6 +565,16 @@ def _unfit(name: str, path: str, place: str, what: str) -> CassetteFormatError:
 
 
 # ------------------------------------------------------------------------------------- clearing up
+
+
+def users_of_shared(path: StrPath) -> str | None:
+    """Return the directory whose cassettes share parts with one, None where there are no parts.
+
+    Args:
+        path: the cassette's path.
+    """
+    found = next((one for one in _stores_of(path) if one.directory.is_dir()), None)
+    return None if found is None else str(found.directory.parent)
 
 
 def is_shared(name: str) -> bool:
@@ -593,7 +625,8 @@ def _stem(name: str) -> str:
 
 
 def remove_unused(directory: StrPath) -> tuple[str, ...]:
-    """Remove the shared parts that no cassette refers to, and return their paths.
+    """Remove the shared parts that no cassette refers to, and return their paths. None is removed
+    while something is recorded there, which may be about to refer to it.
 
     Args:
         directory: as for `unused_shared_files`.
@@ -601,6 +634,8 @@ def remove_unused(directory: StrPath) -> tuple[str, ...]:
     Raises:
         CassetteError: a file cannot be read or removed.
     """
+    if any(name.endswith(".partial") for name in FileStore(Path(directory)).names()):
+        return ()
     unused = unused_shared_files(directory)
     for path in unused:
         store, name = FileStore.for_path(path)

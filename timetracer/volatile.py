@@ -241,7 +241,8 @@ def places(text: str) -> Iterator[tuple[int, int]]:
         start, end = run.span()
         if not text.endswith(_BASE64, 0, start):
             for match in _looks.finditer(text, start, end):
-                yield match.span()
+                if not (match.lastgroup in _PIECES and _is_number(text, *_extent(match))):
+                    yield match.span()
         elif _binary(run[0]) is not None:
             yield start, end
 
@@ -297,6 +298,10 @@ def _exchange(text: str, change: Callable[[Token], str | None]) -> str:
         return match[0] if changed is None else changed
 
     return _run.sub(in_run, text)
+
+
+def _extent(match: re.Match[str]) -> tuple[int, int]:
+    return match.start(), len(match[0])
 
 
 def _is_number(text: str, start: int, length: int) -> bool:

@@ -31,10 +31,12 @@ import pytest
 from timetracer.bindings import Run
 from timetracer.cassette import Cassette
 from timetracer.comparing import KINDS, Drift, Known, compare_tapes, count_kinds
+from timetracer.document import rewritten
 from timetracer.errors import CassetteError
 from timetracer.integrations.freshness import Expiry, confirmed
 from timetracer.integrations.suite import FIXTURE, WIDE_NAME, Suite
 from timetracer.naming import parse_take, take_name
+from timetracer.shared_parts import remove_unused, users_of_shared
 from timetracer.stores import write_alone
 from timetracer.stores.files import FileStore
 from timetracer.volatile import TIME, Token, replace, tokens
@@ -150,7 +152,7 @@ def unify(recorded: Iterable[tuple[str, str]]) -> None:
     for _, path in paths if earlier else ():
         store, name = FileStore.for_path(path)
         data = store.read(name)
-        told = _replaced(data, first_one)
+        told = _replaced(data, path, first_one)
         if told != data:
             store.write(name, [told])
 
@@ -242,7 +244,7 @@ def _ids(cassette: Cassette | None) -> set[str]:
 
 
 def settle(cases: list[Case], run: Run) -> None:
-    """Write what is in force, and remove what is not needed.
+    """Write what is in force, and remove what is not needed, also of what cassettes share.
 
     Args:
         cases: the recordings, judged.
@@ -262,6 +264,11 @@ def settle(cases: list[Case], run: Run) -> None:
             store.remove(name)
             if case.confirmed:
                 _write_confirmed(case)
+    for directory in {users_of_shared(case.target) for case in cases} - {None}:
+        try:
+            remove_unused(str(directory))
+        except CassetteError as error:
+            logger.error("timetracer: what no cassette shares any more is left there: %s", error)
 
 
 def _takes(path: str) -> set[str]:
@@ -293,13 +300,16 @@ def _with_old_ids(data: bytes, case: Case, run: Run, kept: set[str]) -> bytes | 
 
     if not any(old(token) for event in case.new.events for token in _tokens(event.line)):
         return None
-    return _replaced(data, old)
+    return _replaced(data, case.beside, old)
 
 
-def _replaced(data: bytes, other: Callable[[Token], str | None]) -> bytes:
-    start = data.index(b'"events"')
-    told = replace(data[start:].decode(errors="surrogateescape"), other)
-    return data[:start] + told.encode(errors="surrogateescape")
+def _replaced(data: bytes, path: str, other: Callable[[Token], str | None]) -> bytes:
+    def changed(line: bytes) -> bytes:
+        return replace(line.decode(errors="surrogateescape"), other).encode(
+            errors="surrogateescape"
+        )
+
+    return rewritten(data, path, changed)
 
 
 def _tokens(line: bytes) -> list[Token]:
