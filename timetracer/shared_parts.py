@@ -139,7 +139,7 @@ def _filled(template: bytes, values: Sequence[str]) -> bytes:
     def value(match: re.Match[bytes]) -> bytes:
         return values[int(match[1] or match[2])].encode("utf-8", "surrogateescape")
 
-    return _HOLE.sub(value, template) if values else template
+    return _HOLE.sub(value, template) if b"<?" in template else template
 
 
 # ------------------------------------------------------------------------------------- writing
