@@ -65,7 +65,8 @@ duration; or it has what would be taken for the place of a value."""
 
 _COUNTERS = re.compile(rb'"(t|i|n|nModified|data)":(\d+)(?=[,}])')
 """Numbers of answers that are another in each run: a server's clock, and how many were met."""
-_BODY_HASH = '"body_hash":"'
+_NAMES = '"body_hash":"', '"shared":"body-'
+"""What stands before hashes that are the same in each run."""
 _HOLE = re.compile(rb'"<\?#(\d+)>"|<\?(\d+)>')
 
 Values = tuple[str, ...]
@@ -118,7 +119,7 @@ def _without_tokens(line: bytes, known: int) -> _Template:
     values: dict[str, int] = {}
     pieces, at = [], 0
     for start, end in places(text):
-        if text.endswith(_BODY_HASH, 0, start):
+        if text.endswith(_NAMES, 0, start):
             continue
         number = known + values.setdefault(text[start:end], len(values))
         # A number has to become a string, so that the file stays JSON.
