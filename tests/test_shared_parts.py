@@ -22,7 +22,7 @@ from timetracer.errors import CassetteFormatError
 from timetracer.learning import cassette_names
 from timetracer.ledger import orphans
 from timetracer.model import Signature
-from timetracer.shared_parts import Mark, Shelf, remove_unused, unused_shared_files
+from timetracer.shared_parts import Mark, Shelf, remove_unused, unused_shared_files, users_of_shared
 from timetracer.stores.files import FileStore
 
 SET_UP = (Mark(1, True),)
@@ -353,6 +353,15 @@ def test_the_setting_compression_holds_for_them(tmp_path: Path) -> None:
     assert told(directory.read("test_one")) == told(Cassette(b"".join(render({}, lines)), "x"))
 
 
+def test_a_part_follows_when_the_setting_changes(tmp_path: Path) -> None:
+    for suffix in (".json", ".json.gz", ".json"):
+        directory = Directory(tmp_path, suffix)
+        directory.write("test_one", LONG)
+        (file,) = (tmp_path / "shared").iterdir()
+        assert file.name.endswith("json" + suffix.removeprefix(".json"))
+        assert len(directory.read("test_one").events) == len(LONG)
+
+
 def test_formatted_files_load_too(directory: Directory) -> None:
     lines = [*(event(n, deleted(n)) for n in range(1, 12)), event(12, orders())]
     directory.write("test_one", lines, (*SET_UP, Mark(12, False)))
@@ -527,6 +536,15 @@ def test_other_files_of_the_folder_are_nobodys_business(directory: Directory) ->
     cassette.write_bytes(b"".join(render({}, SHORT)))
     assert unused_shared_files(directory.path) == ()
     assert other.exists()
+
+
+def test_a_directory_of_that_name_is_not_taken_for_theirs(directory: Directory) -> None:
+    unrelated = directory.path.parent / "shared"
+    unrelated.mkdir()
+    (unrelated / "empty.json").write_text("")
+    assert users_of_shared(directory.path / "session.json") is None
+    directory.write("test_one", LONG)
+    assert users_of_shared(directory.where("test_one")) == str(directory.path)
 
 
 def test_they_are_no_cassettes(directory: Directory) -> None:

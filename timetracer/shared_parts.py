@@ -230,15 +230,15 @@ class Shelf:
     def _write(self, kind: str, content: bytes) -> str | None:
         """Write a part, unless it is there; None where it would be no JSON."""
         name = f"{kind}-{hashlib.blake2b(content, digest_size=10).hexdigest()}"
-        there = find_latest(self.store, name)
-        known = (self.store.locate(name), name)
-        if there is not None and known in _written:
+        file = name + self.suffix
+        there, known = find_latest(self.store, name), os.path.abspath(self.store.locate(file))
+        if there == file and known in _written:
             return name
         text = _KINDS[kind](content)
         if text is None:
             return None
-        if there is None or not self._holds(there, text):
-            write_alone(self.store, name + self.suffix, [text])
+        if there != file or not self._holds(file, text):
+            write_alone(self.store, file, [text])
         _written.add(known)
         return name
 
@@ -249,7 +249,7 @@ class Shelf:
             return False
 
 
-_written: set[tuple[str, str]] = set()
+_written: set[str] = set()
 """The parts that this process wrote, or has found there as they would be written."""
 
 
@@ -574,8 +574,10 @@ def users_of_shared(path: StrPath) -> str | None:
     Args:
         path: the cassette's path.
     """
-    found = next((one for one in _stores_of(path) if one.directory.is_dir()), None)
-    return None if found is None else str(found.directory.parent)
+    for store in _stores_of(path):
+        if any(_NAME.fullmatch(_stem(name)) for name in store.names() if "/" not in name):
+            return str(store.directory.parent)
+    return None
 
 
 def is_shared(name: str) -> bool:
