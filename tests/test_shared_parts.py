@@ -362,12 +362,17 @@ def test_a_part_follows_when_the_setting_changes(tmp_path: Path) -> None:
         assert len(directory.read("test_one").events) == len(LONG)
 
 
-def test_formatted_files_load_too(directory: Directory) -> None:
-    lines = [*(event(n, deleted(n)) for n in range(1, 12)), event(12, orders())]
+@pytest.mark.parametrize("sort_keys", [False, True])
+def test_formatted_files_load_too(directory: Directory, sort_keys: bool) -> None:
+    lines = [
+        *(event(n, deleted(n)) for n in range(1, 11)),
+        event(11, orders(600)),
+        event(12, orders()),
+    ]
     directory.write("test_one", lines, (*SET_UP, Mark(12, False)))
     before = told(directory.read("test_one"))
     for file in directory.path.rglob("*.json"):
-        file.write_text(json.dumps(json.loads(file.read_bytes()), indent=4))
+        file.write_text(json.dumps(json.loads(file.read_bytes()), indent=4, sort_keys=sort_keys))
     assert told(directory.read("test_one")) == before
 
 
@@ -489,6 +494,16 @@ def test_a_name_leads_nowhere_else(directory: Directory, name: Any) -> None:
     data = json.dumps({"schema_version": "1.0", "events": [told]}).encode()
     with pytest.raises(CassetteFormatError, match="no name of a shared part"):
         Cassette(data, directory.where("test_one"))
+
+
+@pytest.mark.parametrize("name", ["../../secret", 5, "body-x"])
+def test_the_name_of_an_answer_leads_nowhere_else(directory: Directory, name: Any) -> None:
+    (line,) = directory.write("test_one", [event(1, orders())], ())
+    told = json.loads(line)
+    told["result"]["body"]["shared"] = name
+    data = json.dumps({"schema_version": "1.0", "events": [told]}).encode()
+    with pytest.raises(CassetteFormatError, match="no name of a shared part"):
+        Cassette(data, directory.where("test_one")).events[0].body()
 
 
 @pytest.mark.parametrize("values", [[[11]], [[5, "1", "2", "3"]], "x", [["x"]], [[11, "1"]]])

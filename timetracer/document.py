@@ -30,6 +30,7 @@ from timetracer.shared_parts import (
     Shelf,
     body_reference,
     check_there,
+    in_order,
     is_reference,
     marks_of,
     stretch,
@@ -488,7 +489,7 @@ def _event(raw: Any, place: str, path: str, calls: dict[bytes, Signature]) -> Ev
                 str(signature.get("body_hash", "")),
             ),
             dumps(raw["arguments"]) if raw.get("arguments") is not None else None,
-            dumps(raw["result"]),
+            dumps(in_order(raw["result"])),
             [str(key) for key in raw.get("made") or ()],
         )
         event = _event_at(line, 0, len(line), calls, path)
@@ -523,6 +524,8 @@ def result_of(text: bytes, path: str, eid: int) -> dict[str, Any]:
     for key in ("body", "cursor", "error"):
         if not isinstance(result.get(key), _OBJECT_OR_NONE):
             raise _damaged(path, f"event {eid}, result.{key},", "is not an object")
+    if "shared" in (result.get("body") or {}):
+        raise _damaged(path, f"event {eid}, result.body.shared,", "is no name of a shared part")
     return result
 
 
