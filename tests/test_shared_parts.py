@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import bson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +25,7 @@ from timetracer.errors import CassetteFormatError
 from timetracer.learning import cassette_names
 from timetracer.ledger import orphans
 from timetracer.model import Signature
+from timetracer.plugins.cursors import CursorOutcome, _texts, batch_of
 from timetracer.shared_parts import Mark, Shelf, remove_unused, unused_shared_files, users_of_shared
 from timetracer.stores.files import FileStore
 
@@ -184,6 +188,11 @@ STAY = {
         SET_UP,
         11,
     ),
+    "a change that comes after other events": (
+        [event(n, result={"cursor": {"batches": [1], "after": [7]}}) for n in range(1, 12)],
+        SET_UP,
+        11,
+    ),
     "a call that was cancelled": (
         [
             event(n, result={"error": {"class": "asyncio.exceptions.CancelledError"}})
@@ -316,6 +325,20 @@ def test_a_long_answer_is_made_once_for_all_tests(directory: Directory) -> None:
     for test in range(3):
         assert directory.read(f"test_{test}").events[0].cached(make) == 500
     assert made == [500]
+
+
+def test_documents_that_are_read_again_are_the_same_text() -> None:
+    def read(*batches: list[Any]) -> CursorOutcome:
+        outcome = CursorOutcome(SimpleNamespace(recording=None), Any)  # type: ignore[arg-type]
+        for name, documents in zip(("firstBatch", "nextBatch"), batches, strict=False):
+            reply = bson.encode({"cursor": {name: documents, "id": len(_texts)}, "ok": 1.0})
+            outcome.add(batch_of(reply, f"cursor.{name}", [], None), more=False)
+        return outcome
+
+    many = [{"_id": bson.ObjectId(), "n": n, "at": datetime(2026, 1, 1)} for n in range(2000)]
+    for batches in ((many[:3], many[3:]), (many,), ([], many[1:]), (many[:2],), ([],), ()) * 3:
+        outcome = read(*batches)
+        assert loads(dumps(outcome.to_written())) == outcome.to_json()
 
 
 @pytest.mark.parametrize(

@@ -716,7 +716,7 @@ class Recording:
             return None
 
     def _render(self, event: _Pending) -> bytes | None:
-        arguments, result = key_to_json(event.key), event.outcome.to_json()
+        arguments, result = key_to_json(event.key), self._result(event.outcome)
         texts = dumps(arguments), dumps(result)
         masked: tuple[Any, ...] = ()
         secret = self._holds_secrets(*texts)
@@ -738,6 +738,11 @@ class Recording:
         return document.event_line(
             event.eid, event.offset_ms, event.duration_ms, signature, *texts, made
         )
+
+    def _result(self, outcome: Outcome) -> Json:
+        if self.redactor is None and self.before_record is None:
+            return getattr(outcome, "to_written", outcome.to_json)()
+        return outcome.to_json()
 
     def _holds_secrets(self, arguments: bytes, result: bytes) -> bool:
         if self.redactor is None:

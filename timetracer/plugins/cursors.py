@@ -13,18 +13,26 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from hashlib import blake2b
 from typing import Any
 
+import orjson
 from pymongo.message import _GetMore, _OpMsg
 
-from timetracer.codec import bson_to_json, from_json, json_to_bson, to_json
+from timetracer.codec import bson_to_json, dumps, from_json, json_to_bson, to_json
 from timetracer.driver import Exchange, RecordedResult
 from timetracer.errors import ReadPastRecordingError
 from timetracer.frozen_time import perf_counter
 from timetracer.intercept import begin
 from timetracer.model import Call, Json
 from timetracer.plugins import failures
-from timetracer.plugins.replies import encode_value, is_absent, raw_part, raw_to_json
+from timetracer.plugins.replies import (
+    embedded_array,
+    encode_value,
+    is_absent,
+    raw_part,
+    raw_to_json,
+)
 from timetracer.process import current
 from timetracer.session import Session
 
@@ -34,6 +42,9 @@ LINK = "_timetracer"
 _DOCUMENT_FIELDS = {"cursor": {"firstBatch": 1, "nextBatch": 1}}
 _LONG_BATCHES = 1000
 _LONG_BYTES = 8 * 1024 * 1024
+_LEAST_KEPT = 16 * 1024
+_MOST_KEPT = 4 * 1024 * 1024
+_TEXTS_KEPT = 8
 _OK = b"\x01ok\x00" + struct.pack("<d", 1.0)
 
 
@@ -48,11 +59,31 @@ class Batch:
         documents: makes the documents' JSON.
         size: bytes kept for it.
         token: the change stream's postBatchResumeToken, as JSON.
+        raw: gives what the documents' JSON rests on, None where that is not known.
     """
 
     documents: Callable[[], list[Json]]
     size: int = 0
     token: Callable[[], Json] | None = None
+    raw: Callable[[], bytes | None] = lambda: None
+
+    def text(self) -> tuple[int, bytes]:
+        """Return how many documents there are, and their JSON text; made once of what a program
+        reads again and again."""
+        raw = self.raw() if self.size >= _LEAST_KEPT else None
+        key = None if raw is None else blake2b(raw, digest_size=16).digest()
+        found = _texts.get(key) if key is not None else None
+        if found is None:
+            documents = self.documents()
+            found = len(documents), dumps(documents)[1:-1]
+            if key is not None and len(found[1]) <= _MOST_KEPT:
+                _texts[key] = found
+                if len(_texts) > _TEXTS_KEPT:
+                    _texts.pop(next(iter(_texts)), None)
+        return found
+
+
+_texts: dict[bytes, tuple[int, bytes]] = {}
 
 
 @dataclass(slots=True)
@@ -110,8 +141,19 @@ class CursorOutcome:
         data = [document for batch in read for document in batch]
         if self.explained:
             return {"status": 0, **self.extras, "body": {"captured": True, "data": data[0]}}
+        return self._result([len(batch) for batch in read], data)
+
+    def to_written(self) -> dict[str, Json]:
+        """Return the event's `result` for a writer that does not look into the documents."""
+        if self.explained:
+            return self.to_json()
+        read = [batch.text() for batch in self.batches]
+        joined = b",".join(text for _, text in read if text)
+        return self._result([count for count, _ in read], orjson.Fragment(b"[%b]" % joined))
+
+    def _result(self, sizes: list[int], data: Json) -> dict[str, Json]:
         cursor: dict[str, Json] = {
-            "batches": [len(batch) for batch in read],
+            "batches": sizes,
             "exhausted": not self.open and self.error is None and not self.continued,
         }
         if self.namespace:
@@ -157,7 +199,8 @@ def batch_of(payload: bytes | None, path: str, read: Any, options: Any) -> Batch
         found = raw_part(copied, path)
         return [] if is_absent(found) else [raw_to_json(document) for document in found]
 
-    return Batch(from_payload, len(copied), _token_of(copied) if b"postBatch" in copied else None)
+    token = _token_of(copied) if b"postBatch" in copied else None
+    return Batch(from_payload, len(copied), token, lambda: embedded_array(copied, path))
 
 
 def _token_of(payload: bytes) -> Callable[[], Json]:

@@ -83,6 +83,15 @@ def embedded_document(payload: bytes, path: str) -> bytes | None:
     Returns:
         Its bytes; None where there is something else, or what `raw_part` must look at.
     """
+    return _embedded(payload, path, _DOCUMENT)
+
+
+def embedded_array(payload: bytes, path: str) -> bytes | None:
+    """Return the bytes of an array in a reply, as `embedded_document` does those of a document."""
+    return _embedded(payload, path, _ARRAY)
+
+
+def _embedded(payload: bytes, path: str, wanted: int) -> bytes | None:
     kind, start = _DOCUMENT, 0
     for step in path.encode().split(b"."):
         if kind not in (_DOCUMENT, _ARRAY):
@@ -91,7 +100,7 @@ def embedded_document(payload: bytes, path: str) -> bytes | None:
         if found is None:
             return None
         kind, start = found
-    return payload[start : start + _int32(payload, start)] if kind == _DOCUMENT else None
+    return payload[start : start + _int32(payload, start)] if kind == wanted else None
 
 
 def _element(payload: bytes, start: int, name: bytes) -> tuple[int, int] | None:
