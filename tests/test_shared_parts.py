@@ -739,6 +739,16 @@ def test_what_no_test_shares_any_more_goes_with_its_last_user(suite: Project) ->
     assert suite.replay(CHANGES="yes").code == 0
 
 
+def test_it_goes_with_the_tests_that_are_pruned(suite: Project) -> None:
+    text = (suite.path / "test_it.py").read_text()
+    start, end = text.index('@pytest.mark.parametrize("n", range(3))'), text.index("class Test")
+    (suite.path / "test_it.py").write_text(text[:start] + text[end:])
+    ended = suite.replay("--timetracer-prune")
+    assert "removed: 4 orphan files" in ended.text
+    assert not [name for name in suite.cassettes() if "/shared/body" in name]
+    assert suite.replay().code == 0
+
+
 def test_two_workers_record_the_same_file(suite: Project) -> None:
     text = """
         import pytest

@@ -29,6 +29,7 @@ from timetracer import document, ledger
 from timetracer.errors import CassetteError, ConfigError
 from timetracer.integrations.suite import FIXTURE, OUTSIDE, WHOLE_SESSION, Suite, merged_marks
 from timetracer.naming import parse_take
+from timetracer.shared_parts import is_shared, remove_unused, users_of_shared
 from timetracer.stores import find_latest, split_suffix
 from timetracer.stores.files import FileStore
 
@@ -212,6 +213,8 @@ def _cassettes(collected: Collected) -> Iterator[str]:
 def _named(directory: str, start: str) -> Iterator[str]:
     for entry in _entries(directory):
         named = entry.name.startswith(start) and _UNACCEPTED not in entry.name
+        if is_shared(f"{os.path.basename(directory)}/{entry.name}"):
+            continue
         if named and parse_take(entry.name) is not None and entry.is_file():
             yield entry.path
 
@@ -348,19 +351,23 @@ def _has(tree: ast.AST, names: tuple[str, ...]) -> bool:
 
 
 def remove(orphans: Iterable[Orphan]) -> int:
-    """Remove cassettes, and directories that are empty then.
+    """Remove cassettes, what nobody shares any more then, and directories that are empty.
 
     Returns:
         How many files there were.
 
     Raises:
-        CassetteWriteError: a file cannot be removed.
+        CassetteError: a file cannot be removed, or it is not known what one refers to.
     """
     count = 0
+    sharing = set()
     for orphan in orphans:
+        sharing.add(users_of_shared(orphan.path))
         store, name = FileStore.for_path(orphan.path)
         store.remove(name)
         count += 1
         if not _entries(str(store.directory)):
             store.directory.rmdir()
+    for directory in sharing - {None}:
+        remove_unused(str(directory))
     return count
