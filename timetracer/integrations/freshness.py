@@ -22,7 +22,7 @@ from typing import Any
 from timetracer import document, frozen_time
 from timetracer.codec import from_json
 from timetracer.errors import CassetteError, ConfigError
-from timetracer.integrations.pytest import EXPIRE
+from timetracer.integrations.pytest_names import EXPIRE
 from timetracer.stores import find_latest
 from timetracer.stores.files import FileStore
 

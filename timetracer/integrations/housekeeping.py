@@ -21,7 +21,7 @@ import pytest
 from timetracer.errors import CassetteError
 from timetracer.integrations.freshness import Stale
 from timetracer.integrations.orphans import Collected, Orphan, collect, find_orphans, remove
-from timetracer.integrations.pytest import COLLECTED, PRUNE, SENT, UNUSED, told_unused
+from timetracer.integrations.pytest_names import COLLECTED, PRUNE, SENT, UNUSED, told_unused
 from timetracer.integrations.suite import Suite, Tale, remedy_of
 
 _PRUNE = "--timetracer-prune"

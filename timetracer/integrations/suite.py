@@ -38,7 +38,7 @@ from timetracer.integrations.freshness import (
     header_at,
     unreached,
 )
-from timetracer.integrations.pytest import EXPIRE, KINDS, below
+from timetracer.integrations.pytest_names import EXPIRE, KINDS, below
 from timetracer.naming import safe_stem
 from timetracer.opening import open_suite
 from timetracer.plugins import disable_motor, disable_pymongo
