@@ -43,6 +43,21 @@ def _asked(method: str, arguments: dict[str, Any]) -> Any:
 # ------------------------------------------------------------------------------- redaction
 
 
+def test_a_secret_that_is_asked_for_is_the_one_that_was_written(tmp_path: Path) -> None:
+    def program(mode: str, *, other: bool = False) -> Any:
+        token = uuid.uuid4().hex
+        with use_cassette(tmp_path / "before.json", mode=mode):
+            _asked("INSERT_ONE", {"document": {"token": token}})
+        with use_cassette(tmp_path / "after.json", mode=mode):
+            wanted = {"token": uuid.uuid4().hex if other else token}
+            update = {"$set": {"token": uuid.uuid4().hex, "n": 1}}
+            return _asked("UPDATE_MANY", {"filter": wanted, "update": update})
+
+    assert program("record") == 1
+    assert program("replay") == 1
+    assert program("replay", other=True) == "miss"
+
+
 def test_an_ignored_place_may_lie_beside_a_redacted_one(tape: Path) -> None:
     def calls() -> Calls:
         made = uuid.uuid4()

@@ -15,14 +15,14 @@ the order of keys or members says anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from timetracer.bindings import Bindings
 from timetracer.codec import TAG_NAMES, dumps
 from timetracer.evidence import Evidence, are_durations, made_token
 from timetracer.model import Json
-from timetracer.redaction import fits_placeholder, fits_text
+from timetracer.redaction import fits_placeholder, fits_text, placeholder_numbers
 from timetracer.volatile import TIME, Token, looks_made, replace, skeleton, split
 
 REDACTED, ORDER, UNIFIED, IGNORED = "redacted", "order", "unified", "ignored"
@@ -181,6 +181,7 @@ class Fit:
         method: the operation.
         writes: whether the call as a whole writes, for the names of what it is called on.
         ignore: paths to leave out.
+        shared: the placeholders with what other cassettes of the run have shown, too.
 
     Attributes:
         needed: the freedoms that were needed.
@@ -201,12 +202,14 @@ class Fit:
         method: str = "",
         writes: bool = False,
         ignore: tuple[Pattern, ...] = (),
+        shared: Mapping[str, Json] | None = None,
     ) -> None:
         self.needed: set[str] = set()
         self.by_look: set[str] = set()
         self.looks: set[str] = set()
         self.born: list[tuple[Token, Token]] = []
         self.placeholders = placeholders
+        self._shared = shared or {}
         self._bindings = bindings
         self._evidence = evidence
         self._was_given = was_given
@@ -230,8 +233,7 @@ class Fit:
     def _value(self, recorded: Json, live: Json, place: Place, key: str = "") -> bool:
         kind = type(recorded)
         if kind is dict and "$redacted" in recorded and key != "$escaped":
-            self.needed.add(REDACTED)
-            return fits_placeholder(recorded, live, self.placeholders)
+            return self._secret(fits_placeholder, recorded, live, place)
         if kind is not type(live):
             return False
         if kind is dict:
@@ -333,6 +335,18 @@ class Fit:
         known = self._bindings.recorded(live)
         return next(iter(known)) if len(known) == 1 else None
 
+    def _secret(
+        self, fits: Callable[..., bool], recorded: Json, live: Json, place: Place
+    ) -> bool:
+        """Compare what a placeholder stands for: what is asked for is what another cassette of the
+        run has shown; what is written may be new."""
+        self.needed.add(REDACTED)
+        if not place.writes:
+            for number in placeholder_numbers(recorded):
+                if number in self._shared:
+                    self.placeholders.setdefault(number, self._shared[number])
+        return fits(recorded, live, self.placeholders)
+
     # ------------------------------------------------------------------------- texts
 
     def _text(
@@ -341,8 +355,7 @@ class Fit:
         if recorded == live and not self._bindings.any:
             return True
         if "[redacted:" in recorded:
-            self.needed.add(REDACTED)
-            return fits_text(recorded, live, self.placeholders)
+            return self._secret(fits_text, recorded, live, place)
         plain, found = split(recorded, is_base64=is_base64)
         if recorded == live:
             return all(self._is_itself(token) for token in found)

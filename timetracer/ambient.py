@@ -81,7 +81,7 @@ def find(call: Call, cassette: Cassette | None, where: str, *, wrote: bool) -> M
         call: a call that the session's own cassette has no unused event for.
         cassette: that cassette, None where there is none.
         where: its path, whether or not it is there.
-        wrote: whether the session has replayed a write, so that the data may be others.
+        wrote: whether the process has replayed a write, so that the data may be others.
     """
     row = AMBIENT.get(call.method)
     arguments = key_to_json(call.key) if row is not None else None

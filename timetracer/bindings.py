@@ -38,6 +38,7 @@ class Run:
         owners: recorded value -> path of the cassette whose call bore its binding.
         used: the events that answered calls and are not looked through yet.
         births: how many bindings were born.
+        wrote: whether a write of data was replayed.
         by_look: the fields, by namespace, whose values were bound only because the program stores
             them; and those values.
         unchanged: values that a live run beside a recording has shown to be the same in both.
@@ -48,6 +49,7 @@ class Run:
     owners: dict[str, str] = field(default_factory=dict)
     used: list[Any] = field(default_factory=list)
     births: int = 0
+    wrote: bool = False
     by_look: dict[str, set[str]] = field(default_factory=dict)
     looks: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
@@ -81,6 +83,7 @@ class Run:
 
     def forget(self) -> None:
         """Begin anew, as a new process does."""
+        self.wrote = False
         self.pairs = _Table()
         self.owners.clear()
         self.used.clear()
@@ -104,14 +107,16 @@ class Bindings:
     Args:
         path: the cassette's path.
         run: the run's bindings.
+        of_test: whether it is the cassette of a test, which clears away what others stored.
 
     Attributes:
         directories: gives the run's directories that are others than they were recorded with.
     """
 
-    def __init__(self, path: str, run: Run = RUN) -> None:
+    def __init__(self, path: str, run: Run = RUN, *, of_test: bool = False) -> None:
         self.path = path
         self.run = run
+        self.of_test = of_test
         self.directories: Callable[[], Pairs] = tuple
         self._own = _Table()
 
@@ -139,21 +144,22 @@ class Bindings:
         return own if own is not None else self.run.pairs.recorded.get(live.key, set())
 
     def is_free(self, live: Token, *, is_made: bool = False) -> bool:
-        """Tell whether a live value may stand for yet another recorded one. A digest may: that two
-        are the same is seen only within a cassette, since it may come of when each was made.
+        """Tell whether a live value may stand for yet another recorded one. A test's digest may:
+        that those of two tests are the same may come of when each was made.
 
         Args:
             live: the live value.
             is_made: whether this process was seen to make it, and so no equal one.
         """
-        return not is_made and live.kind != ID and live.key not in self._own.recorded
+        other = not is_made and live.kind != ID and self.of_test
+        return other and live.key not in self._own.recorded
 
     def was_bound(self, recorded: Token, live: Token) -> bool:
         """Tell whether the run has shown that the one stands for the other."""
         return recorded.key in self.run.pairs.recorded.get(live.key, ())
 
     def _may_rebind(self, recorded: Token, is_made: bool) -> bool:
-        if recorded.kind != ID and not is_made:
+        if recorded.kind != ID and not is_made and self.of_test:
             return True
         return self.run.owners.get(recorded.key) == self.path
 

@@ -272,8 +272,8 @@ class Event:
         """Return what placeholders stand for already, so that a call may not contradict it.
 
         Args:
-            shared: whether bindings of the run's other cassettes count. They do for a read, which
-                asks for what was written before; a write may bring a new value.
+            shared: whether bindings of the run's other cassettes count. They do where a call
+                asks for what was written before; what it writes may be new.
         """
         return self.cassette.substitutes() if shared else dict(self.cassette.bound)
 
@@ -348,7 +348,7 @@ class Cassette:
             for one in session.get("processes") or ()
         ]
         self.learned = learned_places(session, path)
-        self.bindings = Bindings(path)
+        self.bindings = Bindings(path, of_test="node" in session)
         if "directories" in session:
             self.bindings.directories = partial(moved, session)
         self.bound: dict[str, Json] = {}

@@ -641,7 +641,8 @@ def compare_tapes(recorded: Cassette, again: Cassette, known: Known) -> list[Dri
         again: the new one.
         known: what earlier comparisons have shown; added to.
     """
-    bindings = Bindings(recorded.path, known.run)
+    of_test = recorded.bindings.of_test
+    bindings = Bindings(recorded.path, known.run, of_test=of_test)
     pairing = pair_events(recorded.events, again.events)
     drift = []
     gone, new = list(pairing.left), list(pairing.right)

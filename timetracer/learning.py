@@ -189,7 +189,7 @@ class _Comparison:
         self.second = second
         self.ignore = ignore
         self.known = known
-        self.bindings = Bindings(first.path, known.run)
+        self.bindings = Bindings(first.path, known.run, of_test=first.bindings.of_test)
         self.placeholders: dict[str, Json] = {}
         self.explained = 0
         self._changes: dict[tuple[str, str, str, str], tuple[Any, Any, list[int]]] = {}

@@ -328,7 +328,8 @@ class _Asked:
     def compared(self) -> ComparedCall:
         """The call as a matcher of the user's sees it."""
         call = self.call
-        return ComparedCall(call.lib, call.method, call.url, from_json(self.arguments))
+        arguments = from_json(key_to_json(call.key))  # which uses them up
+        return ComparedCall(call.lib, call.method, call.url, arguments)
 
     @cached_property
     def text(self) -> str:
@@ -581,12 +582,13 @@ def _compared(
         fit = Fit(
             bindings,
             event.evidence(),
-            event.bound(shared=asked.reads),
+            event.bound(shared=False),
             bindings.run.was_given,
             event.is_first_with,
             method=asked.call.method,
             writes=not asked.reads,
             ignore=ignore,
+            shared=event.bound(shared=True),
         )
         if (
             fit.fits(

@@ -869,6 +869,14 @@ def _fits(recorded: Json, live: Json, found: dict[str, Json], users: bool = Fals
     )
 
 
+def placeholder_numbers(recorded: Json) -> list[str]:
+    """Return the numbers of the placeholders in a value that is one, or in a text with some."""
+    if type(recorded) is str:
+        return _PLACEHOLDER.findall(recorded)
+    held, _ = _held(recorded)
+    return [str(held["n"])]
+
+
 def fits_placeholder(recorded: Json, live: Json, found: dict[str, Json]) -> bool:
     """Say whether a live value may be what a placeholder stands for, and learn that it is.
 

@@ -22,6 +22,7 @@ from itertools import chain
 from typing import Any, cast
 
 from timetracer import ambient, directories, document, frozen_time, ledger, runs
+from timetracer.bindings import RUN
 from timetracer.call_sites import here, site_of
 from timetracer.cassette import (
     BODY_HASH,
@@ -192,7 +193,6 @@ class Session:
         self.only_replays = self.replays and recording is None and verification is None
         self._save = save
         self._replayed_write = False
-        self._replayed_data = False
         self._pid = os.getpid()
         self._failed: set[str] = set()
 
@@ -228,7 +228,7 @@ class Session:
         for layer in self.layers if match is None else ():
             match = match or layer.take(call, reads=reads)
         if match is None and self.recording is None and AMBIENT in self.config.levels:
-            match = ambient.find(call, self.cassette, self.where, wrote=self._replayed_data)
+            match = ambient.find(call, self.cassette, self.where, wrote=RUN.wrote)
         return match
 
     def _expect(self, verification: Verification, call: Call, reads: bool) -> None:
@@ -245,7 +245,7 @@ class Session:
 
     def _note(self, match: Match, call: Call, reads: bool) -> None:
         self._replayed_write = self._replayed_write or not reads
-        self._replayed_data = self._replayed_data or not (reads or ambient.is_ambient(call))
+        RUN.wrote = RUN.wrote or not (reads or ambient.is_ambient(call))
         match.event.reason, match.event.bound_values = match.reason, match.bound
         if logger.isEnabledFor(logging.DEBUG):
             shown = ", ".join(f"{one} is now {two}" for one, two in match.bound)
