@@ -10,9 +10,10 @@ from pathlib import Path
 
 from tests.matching.guards import GUARDS
 from tests.matching.process import clock_moves
-from tests.matching.programs import CALLS, program
+from tests.matching.programs import CALLS
 from tests.matching.proof import Desk, Settings, Tally, run_batch, table, without_guards
 from tests.matching.runner import HOLDERS
+from tests.matching.traps import program
 from tests.matching.twins import ALL_KINDS, Twin, calls_of, twins
 from tests.matching.values import Values, canonical
 

@@ -10,6 +10,7 @@
     values      values as data: made anew by each run, called by name in its trace
     worlds      what programs are recorded and replayed under, a table
     programs    random programs, of a seed and a number
+    traps       calls with a twin that one guard alone keeps from a wrong answer, a table
     runner      runs a program against a client, synchronous or not
     twins       the kinds of real difference, a table
     process     records, replays or lives a file of programs, in a process of its own

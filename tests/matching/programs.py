@@ -9,7 +9,6 @@ row adds calls that find what is there. `worlds` tells what it is recorded and r
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -872,9 +871,3 @@ SCENES: dict[Callable[[Writer, Coll], None], int] = {
     look_up_first: 4,
 }
 """What a program does next, and how often."""
-
-
-def program(seed: int, number: int, worlds: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The program of that number, of one of some worlds, as JSON; no two places share a value."""
-    written: dict[str, Any] = json.loads(json.dumps(Writer(seed, number, worlds).program()))
-    return written

@@ -25,15 +25,15 @@ from typing import Any
 import pytest
 
 from tests.matching.guards import IN_BOTH, Guard
-from tests.matching.programs import program
 from tests.matching.runner import HOLDERS, Program
-from tests.matching.twins import LIMITS, MOVED, MUST_MISS, Twin, calls_of, twins
-from tests.matching.worlds import WORLDS
+from tests.matching.traps import program
+from tests.matching.twins import LIMITS, MUST_MISS, Twin, calls_of, twins
+from tests.matching.worlds import MOVED, WORLDS
 from tests.support.offline import Rules, run_offline, run_program
 
 PROCESS = "from tests.matching.process import main; main()"
 CLOCK = MOVED - 0.012346
-"""Seconds between the day of the recording and that of the replay."""
+"""Seconds between a recording process's start and that of the replaying one, by their clocks."""
 
 OFFLINE = Rules(threads="driver")
 """Programs start threads of their own; the driver may start none."""
@@ -193,16 +193,18 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Where a batch's jobs, traces and cassettes lie."""
+    """Where a batch's jobs, traces and cassettes lie, and when its recording began."""
 
     directory: Path
     settings: Settings
     tally: Tally
     flawed: set[tuple[int, int]] = field(default_factory=set)
+    recorded: dict[str, float] = field(default_factory=dict)
 
     def with_guard(self, name: str | None, kinds: tuple[str, ...] = ()) -> Desk:
         """The same recordings, to be replayed without a guard; a tally of its own."""
-        return Desk(self.directory, replace(self.settings, guard=name, kinds=kinds), Tally())
+        bare = replace(self.settings, guard=name, kinds=kinds)
+        return replace(self, settings=bare, tally=Tally(), flawed=set())
 
     def cassettes(self, written: Program, recording: str = "first") -> list[str]:
         """Where a program's cassettes lie: in a directory of their own if others there answer."""
@@ -219,6 +221,8 @@ class Desk:
         if not jobs:
             return {}
         started = time.perf_counter()
+        if stage == "record":
+            self.recorded["at"] = time.time()
         source, target = (self.directory / f"{name}.{kind}.jsonl" for kind in ("jobs", "traces"))
         source.write_text("".join(json.dumps(job) + "\n" for job in jobs), encoding="utf-8")
         run = run_offline if stage == "replay" else run_program
@@ -248,7 +252,7 @@ class Desk:
         if stage == "record" and self.settings.guard in IN_BOTH:
             env["MATCHING_GUARD"] = self.settings.guard
         if stage == "replay":
-            env["MATCHING_CLOCK"] = str(CLOCK)
+            env["MATCHING_CLOCK"] = str(CLOCK - (time.time() - self.recorded["at"]))
             env["MATCHING_GUARD"] = self.settings.guard
             env["MATCHING_FROZEN"] = "1" if self.settings.frozen else None
         return env

@@ -184,6 +184,10 @@ async def _names(place: Place) -> Any:
     return sorted(await it(place.database.list_collection_names(**place.args)))
 
 
+async def _nothing(place: Place) -> None:
+    """What a twin does where it leaves a call out."""
+
+
 OPERATIONS: dict[str, Callable[[Place], Awaitable[Any]]] = {
     "insert_one": _insert,
     "insert_many": _method("insert_many", "documents"),
@@ -211,6 +215,7 @@ OPERATIONS: dict[str, Callable[[Place], Awaitable[Any]]] = {
     "index_information": _method("index_information"),
     "command": _command,
     "server_info": _server_info,
+    "nothing": _nothing,
 }
 START_UP = ("create_index", "list_collection_names", "index_information", "command", "server_info")
 """What a program does as it starts, and other cassettes may answer."""

@@ -17,13 +17,12 @@ from typing import Any
 
 from tests.matching.programs import HOUR, uuid_text
 from tests.matching.runner import HOLDERS, START_UP, Call, Program
+from tests.matching.traps import TRAPS, sprung
 from tests.matching.values import FAMILY, FORMS_OF, MARK, Node, canonical
-from tests.matching.worlds import NOISE
+from tests.matching.worlds import MOVED, NOISE
 
 Path = tuple[Any, ...]
 READ = frozenset({"filter", "pipeline", "sort", "limit", "skip", "projection", "key", "id"})
-MOVED = 3 * 24 * 3600 + 4322
-"""Seconds between the day of the recording and that of the replay."""
 WRITE = frozenset(
     {"document", "documents", "update", "replacement", "metadata", "filename", "file_id"}
 )
@@ -961,6 +960,7 @@ WHOLE: list[tuple[str, ProgramChange, str]] = [
     ("a call once more, for the last", made_again, ""),
     ("a start-up call once more, for the last", started_again, ""),
     ("two calls the other way round", moved, ORDER),
+    *((trap.kind, sprung(trap.kind), "") for trap in TRAPS),
 ]
 
 LIMITS = {kind.name: kind.limit for kind in KINDS if kind.limit}

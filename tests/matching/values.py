@@ -13,6 +13,7 @@ A value is JSON. A dict with the key "§" stands for what JSON has not, by its r
     {"§": "doc", "items": [[key, value], ...]}         a dict whose keys are values
     {"§": "digest", "by": "sha1", "of": value}         the digest of any value's text
     {"§": "cut", "of": value}                          a string without its last character
+    {"§": "took", "since": value, "until": value, "more": 7}   seconds between two times, and more
     {"§": "ref", "to": "users", "id": value, "more": {}}   a DBRef with fields of its own
     {"§": "result", "call": 4, "path": ["inserted_id"]}    what an earlier call returned
 """
@@ -90,6 +91,7 @@ FORMS_OF: dict[str, dict[str, Callable[[Any], Any]]] = {
         "bin3": lambda v: Binary(v.bytes, 3),
         "text": str,
         "hex": lambda v: v.hex,
+        "piece": lambda v: v.hex[:8],
     },
     "time": {
         "aware": lambda v: v,
@@ -227,7 +229,10 @@ def _made(values: Values, node: Node) -> Any:
     kind = values._kinds[name]
     if kind != "time":
         values.names.name(value, f"«{name}»")
-        return FORMS_OF[FAMILY.get(kind, "token")][form](value)
+        shaped = FORMS_OF[FAMILY.get(kind, "token")][form](value)
+        if form == "piece":
+            values.names.name(shaped, f"«{name} piece»")
+        return shaped
     shift = node.get("shift", 0)
     moved = value + timedelta(seconds=shift)
     shaped = FORMS_OF["time"][form](moved)
@@ -280,6 +285,13 @@ def _cut(values: Values, node: Node) -> Any:
     return whole[:-1]
 
 
+def _took(values: Values, node: Node) -> float:
+    since, until = (values.of(node[name]) for name in ("since", "until"))
+    seconds: float = (until - since).total_seconds() + node.get("more", 0)
+    values.names.name(seconds, f"«took {canonical(node)}»")
+    return seconds
+
+
 def _ref(values: Values, node: Node) -> DBRef:
     return DBRef(node["to"], values.of(node["id"]), **values.of(node["more"]))
 
@@ -306,6 +318,7 @@ FORMS: dict[str, Callable[[Values, Node], Any]] = {
     "doc": _doc,
     "digest": _digest,
     "cut": _cut,
+    "took": _took,
     "ref": _ref,
     "result": _result,
 }

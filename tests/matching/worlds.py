@@ -21,6 +21,9 @@ IGNORED = tuple(
 
 MATCHER = "same_but_noise"
 
+MOVED = 3 * 24 * 3600 + 4322
+"""Seconds between the day of the recording and that of the replay."""
+
 
 @dataclass(frozen=True, slots=True)
 class World:

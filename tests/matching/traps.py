@@ -1,0 +1,370 @@
+"""Traps: a few calls with a twin of their own, which is answered wrongly without one guard.
+
+Random programs seldom show what some guards of the matcher are for. A row of `TRAPS` is a kind of
+difference; its `lay` gives calls that end a program, and those of them that the twin makes
+otherwise. A trap has a collection of its own, so that nothing else of the program bears on it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.matching.programs import HOUR, Writer, uuid_text
+from tests.matching.runner import Call, Program
+from tests.matching.values import MARK, Node
+from tests.matching.worlds import MOVED, NOISE
+
+IN_EACH = 2
+"""How many traps a program ends with, of a world that has so many."""
+
+COMMON = ("plain", "takes")
+"""The worlds whose programs may have any trap that needs no other world."""
+
+Step = tuple[str, dict[str, Node]]
+"""An operation and its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A trap in one program.
+
+    Attributes:
+        calls: what the program does.
+        twin: place of a call -> what the twin does there.
+        stock: documents that are there before the program.
+        apart: the place of the call from which on another cassette is used; 0 for none.
+    """
+
+    calls: list[Step]
+    twin: dict[int, Step]
+    stock: tuple[dict[str, Node], ...] = ()
+    apart: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """A kind of trap.
+
+    Attributes:
+        kind: what is different in the twin.
+        lay: gives the trap for a program, None where it has no place in it.
+        worlds: the worlds whose programs have it.
+    """
+
+    kind: str
+    lay: Callable[[Writer], Laid | None]
+    worlds: tuple[str, ...] = COMMON
+
+
+# ------------------------------------------------------------------------------- calls
+
+
+NOTHING: Step = ("nothing", {})
+
+
+def _insert(key: Node, **fields: Node) -> Step:
+    return "insert_one", {"document": {"_id": key, **fields}}
+
+
+def _count(**found: Node) -> Step:
+    return "count_documents", {"filter": found}
+
+
+def _one(**found: Node) -> Step:
+    return "find_one", {"filter": found}
+
+
+def _all() -> Step:
+    return "find", {"filter": {}, "sort": [["_id", 1]]}
+
+
+# ------------------------------------------------------------------------------- values
+
+
+def _id(writer: Writer) -> Node:
+    return writer.made("uuid4", writer.rng.choice(["uuid", "text", "hex"]))
+
+
+def _now(writer: Writer, seconds: int = 0) -> Node:
+    return writer.made("time", "aware", seconds)
+
+
+def _literal(writer: Writer) -> Node:
+    return writer.literal_uuid("text")
+
+
+def _starting(writer: Writer, digit: str) -> Node:
+    """A literal UUID whose order among others its first digit tells."""
+    return {MARK: "uuid", "text": uuid_text(digit * 4 + writer.literal()[4:]), "form": "text"}
+
+
+def _date(iso: str) -> Node:
+    return {MARK: "date", "iso": iso, "form": "naive"}
+
+
+# ------------------------------------------------------------------------------- what is bound
+
+
+def _one_for_two(writer: Writer) -> Laid:
+    one, two = (writer.made("uuid4", "text") for _ in range(2))
+    calls = [_insert(1, ref=one), _insert(2, ref=two), _count(ref=two)]
+    return Laid(calls, {1: _insert(2, ref=one), 2: _count(ref=one)})
+
+
+def _two_in_one_call(writer: Writer) -> Laid:
+    one, two = (writer.made("uuid4", "text") for _ in range(2))
+    calls = [_insert(1, ref=one, also=one), _one(_id=1)]
+    return Laid(calls, {0: _insert(1, ref=one, also=two)})
+
+
+def _literal_and_another(writer: Writer) -> Laid:
+    one, two = _literal(writer), _literal(writer)
+    calls = [_insert(1, ref=one, also=one), _one(_id=1)]
+    return Laid(calls, {0: _insert(1, ref=one, also=two)})
+
+
+def _literal_after_another(writer: Writer) -> Laid:
+    one, two = _literal(writer), _literal(writer)
+    calls = [_insert(1, ref=one), _insert(2, ref=one), _count(ref=one)]
+    return Laid(calls, {0: _insert(1, ref=two)})
+
+
+def _left_out(writer: Writer) -> Laid:
+    made = _id(writer)
+    return Laid([_insert(1, ref=made), _one(ref=made)], {0: NOTHING})
+
+
+def _known_from_elsewhere(writer: Writer) -> Laid:
+    one, two = _literal(writer), _literal(writer)
+    calls = [_insert(1, ref=one), _insert(2, ref=one), _one(_id=2)]
+    return Laid(calls, {0: _insert(2, ref=one), 1: _insert(1, ref=two)})
+
+
+def _ordered(writer: Writer) -> Laid:
+    low, middle, high = (_starting(writer, digit) for digit in "159")
+    sorted_by_it = ("find", {"filter": {}, "sort": [["ref", 1]]})
+    asked = writer.rng.choice([sorted_by_it, _count(ref={"$lt": middle})])
+    return Laid([_insert(1, ref=low), _insert(2, ref=middle), asked], {0: _insert(1, ref=high)})
+
+
+# ------------------------------------------------------------------------------- what is evidence
+
+
+def _literal_for_made(writer: Writer) -> Laid:
+    stored, made = _literal(writer), writer.made("uuid4", "text")
+    return Laid([_insert(1, ref=stored), _count(ref=made)], {1: _count(ref=stored)})
+
+
+def _made_for_literal(writer: Writer) -> Laid:
+    stored, made = _literal(writer), writer.made("uuid4", "text")
+    return Laid([_count(ref=stored)], {0: _count(ref=made)}, stock=({"_id": 901, "ref": stored},))
+
+
+def _stored_for_literal(writer: Writer) -> Laid:
+    stored, other = _literal(writer), _literal(writer)
+    return Laid([_insert(1, ref=stored), _count(ref=other)], {1: _count(ref=stored)})
+
+
+def _literal_bound(writer: Writer) -> Laid:
+    low, middle, high = (_starting(writer, digit) for digit in "159")
+    calls = [_insert(1, ref=middle), _count(ref={"$lt": low})]
+    return Laid(calls, {1: _count(ref={"$lt": high})})
+
+
+def _hours_off(writer: Writer) -> Laid:
+    before, after = _now(writer, -HOUR), _now(writer, HOUR)
+    calls = [_insert(1, at=_now(writer)), _count(at={"$gte": before})]
+    return Laid(calls, {1: _count(at={"$gte": after})})
+
+
+def _known_time(writer: Writer) -> Laid:
+    one, other = _now(writer), _now(writer, 3)
+    return Laid([_insert(1, at=one), _insert(2, at=other), _one(at=one)], {2: _one(at=other)})
+
+
+def _moved_date(writer: Writer) -> Laid:
+    day = writer.rng.randint(10, 20)
+    date, next_day = (f"2024-05-{number}T10:00:00" for number in (day, day + 1))
+    moved = f"2024-05-{day + 3}T11:12:02"
+    calls = [_insert(1, at=_date(next_day)), _count(at={"$lt": _date(date)})]
+    return Laid(calls, {1: _count(at={"$lt": _date(moved)})})
+
+
+assert MOVED == 3 * 24 * HOUR + HOUR + 12 * 60 + 2
+
+
+def _lasting(writer: Writer) -> Laid:
+    start, end = _now(writer), _now(writer, 60)
+    took = {MARK: "took", "since": start, "until": end}
+    longer = {**took, "more": 7}
+    calls = [_insert(1, start=start, end=end, took=took), _count(took={"$gt": 63.5})]
+    return Laid(calls, {0: _insert(1, start=start, end=end, took=longer)})
+
+
+# ------------------------------------------------------------------------------- what looks made
+
+
+def _written(one: str, other: str) -> Callable[[Writer], Laid]:
+    """A text that is there already is stored; the twin stores another one like it."""
+
+    def lay(writer: Writer) -> Laid:
+        calls = [_insert(1, code=one), _all()]
+        return Laid(calls, {0: _insert(1, code=other)}, stock=({"_id": 901, "code": one},))
+
+    return lay
+
+
+def _asked(one: str, other: str) -> Callable[[Writer], Laid]:
+    """A text that is there is asked for; the twin asks for another one like it."""
+    return lambda writer: Laid(
+        [_count(code=one)], {0: _count(code=other)}, stock=({"_id": 901, "code": one},)
+    )
+
+
+def _piece(writer: Writer) -> Laid:
+    """The beginning of an id that the program makes, and the twin writes another literal."""
+    made = writer.made("uuid4", "piece")
+    calls = [_insert(1, code="batch-00c0ffee"), _count(code=writer.text("batch-{}", made))]
+    return Laid(calls, {1: _count(code="batch-00c0ffee")})
+
+
+def _there_twice(writer: Writer) -> Laid:
+    one, other = _literal(writer), _literal(writer)
+    return Laid([_insert(one, n=1)], {0: _insert(other, n=1)}, stock=({"_id": one},))
+
+
+# ------------------------------------------------------------------------------- of other worlds
+
+
+def _fresh_in_next(kind: str) -> Callable[[Writer], Laid]:
+    """A value that one cassette stored is asked for in the next; the twin asks for a fresh one."""
+
+    def lay(writer: Writer) -> Laid:
+        one, other = (writer.made(kind, "text") for _ in range(2))
+        return Laid([_insert(1, ref=one), _one(ref=one)], {1: _one(ref=other)}, apart=1)
+
+    return lay
+
+
+def _known_in_next(writer: Writer) -> Laid:
+    one, other = (writer.made("hex", "text") for _ in range(2))
+    return Laid([_insert(1, ref=one), _count(ref=other)], {1: _count(ref=one)}, apart=1)
+
+
+def _not_ignored(writer: Writer) -> Laid:
+    def asked(there: bool) -> Step:
+        return _count(_id=1, **{"$and": [{NOISE: {"$exists": there}}]})
+
+    return Laid([_insert(1, **{NOISE: writer.noise()}), asked(True)], {1: asked(False)})
+
+
+def _left_to_a_matcher(writer: Writer) -> Laid:
+    return Laid([_insert(1, n=1), _one(_id=1)], {1: _one(_id=2)})
+
+
+def _names_anew(writer: Writer) -> Laid | None:
+    if not any(call["op"] == "list_collection_names" for call in writer.calls[: writer.started]):
+        return None
+    return Laid([_insert(1, n=1), _count(n=1)], {1: ("list_collection_names", {})})
+
+
+TRAPS = (
+    Trap("one made value for two, then counted", _one_for_two),
+    Trap("two made values for one, in one write", _two_in_one_call),
+    Trap("another literal beside the same, in one write", _literal_and_another),
+    Trap("another literal, then the same", _literal_after_another),
+    Trap("a call left out, then a fresh value for the one it held", _left_out),
+    Trap("another literal for one that a later call stored", _known_from_elsewhere),
+    Trap("another literal, by whose order is asked", _ordered),
+    Trap("a stored literal for a made value, counted", _literal_for_made),
+    Trap("a made value for a stocked literal, counted", _made_for_literal),
+    Trap("a stored literal for another one, counted", _stored_for_literal),
+    Trap("another literal as a bound, counted", _literal_bound),
+    Trap("a time two hours off, as a bound", _hours_off),
+    Trap("a known time for another one, asked for", _known_time),
+    Trap("a written date moved with the clock, as a bound", _moved_date),
+    Trap("a longer time than there is between two", _lasting),
+    Trap("another telephone number, in a write", _written("+49-5550100", "+49-5550199")),
+    Trap("another telephone number, in a filter", _asked("+49-5550100", "+49-5550199")),
+    Trap(
+        "another long name, in a write",
+        _written("CustomerRelationshipManager", "CustomerRelationshipMonitor"),
+    ),
+    Trap(
+        "another long name, in a filter",
+        _asked("CustomerRelationshipManager", "CustomerRelationshipMonitor"),
+    ),
+    Trap("a literal for a piece of a made id, in a filter", _piece),
+    Trap("another literal for one that is there, in a write", _there_twice),
+    Trap("a fresh token for one of another cassette", _fresh_in_next("hex"), ("takes",)),
+    Trap("a fresh id for one of another cassette", _fresh_in_next("uuid4"), ("takes",)),
+    Trap("a token of another cassette for a fresh one", _known_in_next, ("takes",)),
+    Trap("a key that is ignored elsewhere", _not_ignored, ("ignored",)),
+    Trap("another id, where a matcher compares", _left_to_a_matcher, ("matcher",)),
+    Trap("collections asked for anew, after a write", _names_anew, ("ambient",)),
+)
+
+
+# ------------------------------------------------------------------------------- in programs
+
+
+def program(seed: int, number: int, worlds: Iterable[str] = ()) -> Program:
+    """The program of that number, of one of some worlds, as JSON; no two places share a value."""
+    writer = Writer(seed, number, tuple(worlds))
+    written = writer.program()
+    written["traps"] = []
+    for trap in _chosen(writer.world_name, random.Random(f"{seed}/{number}/traps")):
+        _lay(writer, written, trap)
+    copied: Program = json.loads(json.dumps(written))
+    return copied
+
+
+def _chosen(world: str, rng: random.Random) -> list[Trap]:
+    """Some traps for a program: one that only its world has, if there are any, the last."""
+    fitting = [trap for trap in TRAPS if world in trap.worlds]
+    own = [trap for trap in fitting if trap.worlds != COMMON]
+    common = [trap for trap in fitting if trap.worlds == COMMON]
+    last = rng.sample(own, min(len(own), 1))
+    return rng.sample(common, min(len(common), IN_EACH - len(last))) + last
+
+
+def _lay(writer: Writer, written: Program, trap: Trap) -> None:
+    laid, coll = trap.lay(writer), f"trap_{len(written['traps'])}"
+    if laid is None:
+        return
+    if laid.stock and not isinstance(written["database"], str):
+        return  # nothing is there before it is named
+    first = max(_numbers(written["calls"])) + 1
+    calls = [_call(first + place, coll, step) for place, step in enumerate(laid.calls)]
+    changed = [_call(first + place, coll, step) for place, step in laid.twin.items()]
+    written["calls"] += calls
+    written["traps"].append({"kind": trap.kind, "calls": changed})
+    written["stock"] += [[coll, list(laid.stock)]] if laid.stock else []
+    if laid.apart:
+        written["cut"] = first + laid.apart
+
+
+def _numbers(calls: list[Call]) -> list[int]:
+    return [int(call["id"]) for call in calls]
+
+
+def _call(number: int, coll: str, step: Step) -> dict[str, Any]:
+    return {"id": number, "op": step[0], "coll": coll, "args": step[1]}
+
+
+def sprung(kind: str) -> Callable[[Program, random.Random], int | None]:
+    """What makes the twin of a trap of a program, and gives the number of its first other call."""
+
+    def change(written: Program, rng: random.Random) -> int | None:
+        for trap in written["traps"]:
+            if trap["kind"] == kind:
+                other = {call["id"]: call for call in trap["calls"]}
+                written["calls"] = [other.get(call["id"], call) for call in written["calls"]]
+                return min(other)
+        return None
+
+    return change
