@@ -25,15 +25,19 @@ HOUR = 3600
 SHIFTS = [-30 * 24, -7 * 24, -48, -24, -6, -1, 0, 1, 24, 48, 14 * 24]
 NAMES = ["ada", "bob", "cleo", "dan", "eve", "finn", "gus", "hal"]
 TAGS = ["red", "green", "blue", "old", "new", "large", "small"]
+LABELS = ["batch-00c0ffee", "batch-00c0ffe1", "+49-5550100", "+49-5550199",
+          "CustomerRelationshipManager", "CustomerRelationshipMonitor"]  # fmt: skip
+"""Literals that look somewhat as if they were made: pairs of the same form."""
 SECONDS_OFF = [3 / HOUR, 7 / HOUR]
-FIELDS = ["name", "price", "tags", "at", "emb", "url", "by", "owner", "token", "flag"]
-STOCKED = ("name", "price", "tags", "emb", "flag")
+FIELDS = ["name", "price", "tags", "at", "emb", "url", "by", "owner", "token", "flag",
+          "label"]  # fmt: skip
+STOCKED = ("name", "price", "tags", "emb", "flag", "label")
 IDS = ["driver", "driver", "oid", "oid hex", "uuid", "uuid text", "uuid hex", "key", "int",
        "literal oid", "literal uuid", "literal md5"]  # fmt: skip
 REFS = ["uuid", "uuid text", "uuid hex", "uuid bin3", "uuid1 text", "oid", "oid hex", "hex",
         "urlsafe", "sha1", "sha256", "digest", "url", "literal uuid", "literal uuid text",
         "literal oid", "literal md5", "literal bin3"]  # fmt: skip
-TOKENS = ["hex", "urlsafe", "sha1", "sha256", "literal md5"]
+TOKENS = ["hex", "urlsafe", "sha1", "sha256", "literal md5", "piece"]
 TIMES = ["aware", "naive", "iso", "commas", "epoch", "seconds", "ms", "literal", "literal iso"]
 DRIVERS = ["sync"] * 11 + ["threads"] * 3 + ["async"] * 3 + ["motor"] * 3
 SORTABLE_IDS = {"driver", "oid", "oid hex", "int", "literal oid", "literal uuid", "literal md5"}
@@ -189,6 +193,8 @@ class Writer:
             case ["url"]:
                 made = self.rng.choice([("uuid4", "text"), ("uuid4", "hex"), ("oid", "hex")])
                 return self.text("https://shop.example/items/{}/edit?from=a", self.made(*made))
+            case ["piece"]:
+                return self.text("batch-{}", self.made("uuid4", "piece"))
             case [token]:
                 return self.made(token, "text")
         raise AssertionError(kind)
@@ -327,6 +333,7 @@ DOCUMENT_FIELDS: dict[str, Callable[[Writer, Coll], Node]] = {
     "owner": _owner,
     "token": lambda w, c: w.value(c.token_kind),
     "flag": lambda w, c: w.chance(0.5),
+    "label": lambda w, c: w.rng.choice(LABELS),
     "key": lambda w, c: w.value("uuid text"),
     "code": lambda w, c: w.value("short"),
     "number": lambda w, c: w.made("digits", "int"),
@@ -418,6 +425,7 @@ FILTERS: dict[str, Filter] = {
     "owner id": lambda w, c, d: {"owner.$id": d["owner"]["id"]},
     "token": lambda w, c, d: {"token": d["token"]},
     "flag": lambda w, c, d: {"flag": d["flag"], "student": {"$gte": d["student"]}},
+    "label": lambda w, c, d: {"label": d["label"]},
     "both": lambda w, c, d: {"$and": [{"student": d["student"]}, {"ref": d["ref"]}]},
     "fresh": lambda w, c, d: {"ref": {"$ne": w.made("uuid4", "text")}},
 }
@@ -427,6 +435,7 @@ FILTER_NEEDS = {
     **{"names": "name", "name like": "name", "tag": "tags", "all tags": "tags", "around": "at"},
     **{"code": "code", "number": "number"},
     **{"emb.x": "emb", "owner id": "owner", "token": "token", "flag": "flag"},
+    "label": "label",
 }
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from tests.matching.programs import HOUR, uuid_text
+from tests.matching.programs import HOUR, LABELS, uuid_text
 from tests.matching.runner import HOLDERS, START_UP, Call, Program
 from tests.matching.traps import TRAPS, sprung
 from tests.matching.values import FAMILY, FORMS_OF, MARK, Node, canonical
@@ -169,6 +169,13 @@ def another_text(spot: Spot) -> Node:
     if "type" in spot.path or spot.path[-1] in ("from", "as", "localField", "foreignField", "text"):
         return None
     return spot.node + "x" if spot.rng.random() < 0.5 else f"other {spot.node}"
+
+
+def another_label(spot: Spot) -> Node:
+    """The other label of the same form."""
+    if type(spot.node) is not str or spot.node not in LABELS:
+        return None
+    return LABELS[LABELS.index(spot.node) ^ 1]
 
 
 def _literal(mark: str, changed: Callable[[Node, random.Random], Node]) -> Change:
@@ -735,6 +742,7 @@ KINDS: list[Kind] = [
     *_each("another number", another_int, *EVERYWHERE),
     *_each("another price", another_price, IN_WRITE),
     *_each("another text", another_text, *EVERYWHERE),
+    *_each("another label", another_label, *EVERYWHERE),
     *_each("another literal ObjectId", another_oid, *EVERYWHERE),
     *_each("another literal UUID", another_uuid, *EVERYWHERE),
     *_each("another user's md5", another_md5, *EVERYWHERE),
