@@ -11,18 +11,15 @@ from pathlib import Path
 from tests.matching.guards import GUARDS
 from tests.matching.process import clock_moves
 from tests.matching.programs import CALLS
-from tests.matching.proof import Desk, Settings, Tally, run_batch, table, without_guards
+from tests.matching.proof import Desk, Settings, Tally, run_batch, table
 from tests.matching.runner import HOLDERS
+from tests.matching.springs import wrong_without
 from tests.matching.traps import program
 from tests.matching.twins import ALL_KINDS, Twin, calls_of, twins
 from tests.matching.values import Values, canonical
 
 SEED = 1
 SAMPLE = range(60)
-QUICK_GUARDS = (
-    "arguments", "method", "namespace", "made in the recording", "born in writes", "order of stages"
-)  # fmt: skip
-"""Those that some programs show; `python -m tests.matching --guards` takes out each."""
 
 
 def test_programs_replay_and_no_twin_is_answered_wrongly(mongodb: str) -> None:
@@ -34,12 +31,13 @@ def test_programs_replay_and_no_twin_is_answered_wrongly(mongodb: str) -> None:
     assert sum(row.missed for row in tally.rows.values()) > len(SAMPLE)
 
 
-def test_without_a_guard_of_the_matcher_answers_are_wrong(mongodb: str) -> None:
-    guards = [guard for guard in GUARDS if guard.name in QUICK_GUARDS]
-    found = without_guards(Settings(mongodb, SEED, twins=1), range(16), guards)
-    assert {guard.name: bool(wrong) for guard, _, wrong in found} == dict.fromkeys(
-        QUICK_GUARDS, True
-    )
+def test_without_any_one_guard_of_the_matcher_answers_are_wrong(
+    mongodb: str, tmp_path: Path
+) -> None:
+    wrong = wrong_without(Settings(mongodb, SEED), GUARDS, tmp_path)
+    assert wrong.pop("all guards") == []
+    assert [guard for guard, kinds in wrong.items() if not kinds] == []
+    assert len(wrong) == len(GUARDS)
 
 
 def test_the_server_answers_a_program_twice_the_same(mongodb: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
     python -m tests.matching --again found/wrong-0.json           one of them, call by call
     python -m tests.matching --world takes --world learned        only programs of these worlds
     python -m tests.matching --guards --programs 100              without each guard of the matcher
+    python -m tests.matching --guards --programs 0                the same over traps: quick
 
     values      values as data: made anew by each run, called by name in its trace
     worlds      what programs are recorded and replayed under, a table
@@ -15,6 +16,7 @@
     twins       the kinds of real difference, a table
     process     records, replays or lives a file of programs, in a process of its own
     proof       batches of processes, verdicts and the table
+    springs     takes out every guard over programs of one trap each
     guards      what of the matcher can be taken out, a table
 
 A program is JSON (`runner` says of what form). It is recorded by one process and replayed by

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.matching.guards import GUARDS
+from tests.matching.guards import GUARDS, Guard
 from tests.matching.process import clock_moves
 from tests.matching.proof import Settings, Tally, again, run_batch, table, without_guards
+from tests.matching.springs import NONE_OUT, wrong_without
 from tests.matching.twins import ALL_KINDS, LIMITS
 from tests.matching.worlds import WORLDS
 from tests.support.server import running_server
@@ -104,6 +106,8 @@ def _without_guards(given: argparse.Namespace) -> int:
     kept = 0
     with running_server() as server:
         settings = Settings(server.uri, given.seed, given.twins)
+        if not given.programs:
+            return _over_traps(settings, named)
         for guard, tried, wrong in without_guards(settings, numbers, named):
             kept += not wrong
             nothing = "" if wrong else "   GUARDS NOTHING"
@@ -111,6 +115,14 @@ def _without_guards(given: argparse.Namespace) -> int:
             for finding in wrong[: given.show]:
                 _print(f"    {finding.kind}: program {finding.program['number']}\n{finding}")
     return int(bool(kept))
+
+
+def _over_traps(settings: Settings, named: list[Guard]) -> int:
+    with tempfile.TemporaryDirectory(prefix="matching") as directory:
+        wrong = wrong_without(settings, named, Path(directory))
+    for name, kinds in wrong.items():
+        _print(f"{name:30} {', '.join(sorted(set(kinds))) or 'nothing'}")
+    return int(any(bool(kinds) == (name == NONE_OUT) for name, kinds in wrong.items()))
 
 
 def _again(given: argparse.Namespace) -> int:

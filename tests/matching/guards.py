@@ -208,7 +208,7 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.matching:Index.__init__",
         _match_on_without("method"),
         "a call is answered by an event of another method",
-        ("another operation",),
+        ("another operation", "one updated for many"),
     ),
     Guard(
         "namespace",
@@ -398,7 +398,7 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.ambient:_text",
         _index_without_arguments,
         "another index is there already",
-        ("another index key", "another index option"),
+        ("another index key", "another index option", "another index than at the start"),
         ("ambient",),
     ),
     Guard(
@@ -454,6 +454,7 @@ GUARDS: tuple[Guard, ...] = (
         "sorts, arrays and embedded documents are alike in any order",
         (
             "a sort's keys swapped",
+            "a sort's keys swapped, of two that differ",
             "a list in another order, in a filter or pipeline",
             "an embedded document's keys in another order, in a filter or pipeline",
         ),
@@ -463,7 +464,7 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.alike:PLACES",
         _free("pipeline"),
         "pipelines are alike whatever the order of their stages",
-        ("stages reordered",),
+        ("stages reordered", "a limit before a sort"),
     ),
 )
 

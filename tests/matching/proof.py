@@ -216,6 +216,10 @@ class Desk:
         names = [f"{written['number']}.{number}.json" for number in range(world.cassettes)]
         return [str(place / name) for name in names]
 
+    def job(self, key: str, written: Program, **more: Any) -> dict[str, Any]:
+        """What a process is to do with a program."""
+        return {"key": key, "program": written, "cassettes": self.cassettes(written), **more}
+
     def run(self, stage: str, name: str, jobs: list[dict[str, Any]]) -> dict[str, Any]:
         """Do jobs in a process of their own and return their traces by key."""
         if not jobs:
@@ -268,7 +272,7 @@ def again(settings: Settings, finding: dict[str, Any]) -> str:
     with tempfile.TemporaryDirectory(prefix="matching") as directory:
         desk = Desk(Path(directory), settings, Tally())
         _record(desk, {"it": finding["recorded"]})
-        jobs = [_job(desk, "it", finding["program"])]
+        jobs = [desk.job("it", finding["program"])]
         replayed = desk.run("replay", "replay", jobs)["it"]
         live = desk.run("live", "live", jobs)["it"] if finding["kind"] else None
         cassettes = desk.cassettes(finding["recorded"])
@@ -302,7 +306,7 @@ def run_batch(settings: Settings, numbers: Iterable[int]) -> Tally:
         desk = Desk(Path(directory), settings, tally)
         programs = {number: program(settings.seed, number, settings.worlds) for number in numbers}
         recorded = _record(desk, {str(n): written for n, written in programs.items()})
-        jobs = [_job(desk, str(n), written) for n, written in programs.items()]
+        jobs = [desk.job(str(n), written) for n, written in programs.items()]
         replayed = desk.run("replay", "replay", jobs)
         for number, written in programs.items():
             _judge_program(tally, written, recorded[str(number)], replayed[str(number)])
@@ -312,13 +316,9 @@ def run_batch(settings: Settings, numbers: Iterable[int]) -> Tally:
     return tally
 
 
-def _job(desk: Desk, key: str, written: Program, **more: Any) -> dict[str, Any]:
-    return {"key": key, "program": written, "cassettes": desk.cassettes(written), **more}
-
-
 def _record(desk: Desk, programs: dict[str, Program]) -> dict[str, Any]:
     """Record programs; some of them twice, with what that shows noted in the first cassette."""
-    traces = desk.run("record", "record", [_job(desk, *one) for one in programs.items()])
+    traces = desk.run("record", "record", [desk.job(*one) for one in programs.items()])
     twice = [
         {"key": key, "program": written, "cassettes": desk.cassettes(written, "second")}
         for key, written in programs.items()
@@ -345,20 +345,18 @@ def _rounds(settings: Settings, programs: dict[int, Program]) -> Iterator[dict[s
 def _run_twins(
     desk: Desk, programs: dict[int, Program], some: dict[str, Twin], index: int | str
 ) -> None:
-    jobs = [_job(desk, key, twin.program) for key, twin in some.items()]
+    jobs = [desk.job(key, twin.program) for key, twin in some.items()]
     replayed = desk.run("replay", f"twins{index}", jobs)
     answered = {key: _answered(twin, replayed[key]) for key, twin in some.items()}
-    reruns = [
-        _job(desk, key, some[key].program, upto=upto) for key, upto in answered.items() if upto
-    ]
+    reruns = [desk.job(key, some[key].program, upto=upto) for key, upto in answered.items() if upto]
     live = desk.run("live", f"live{index}", reruns)
-    wrong = {key for key in live if _first_difference(live[key], replayed[key]) is not None}
+    wrong = {key for key in live if first_difference(live[key], replayed[key]) is not None}
     unsure = _unsure(desk, [job for job in reruns if job["key"] in wrong], live, index)
     desk.tally.undetermined += len(unsure)
     for key, twin in some.items():
         written = programs[int(key)]
         if key in unsure:
-            call = _first_difference(live[key], replayed[key]) or twin.changed
+            call = first_difference(live[key], replayed[key]) or twin.changed
             kind = f"undetermined: {twin.kind}"
             found = _finding(kind, twin, written, call, live[key], replayed[key])
             desk.tally.noted.append(found)
@@ -383,7 +381,7 @@ def _unsure(
     return unsure
 
 
-def _first_difference(live: dict[str, Any], replayed: dict[str, Any]) -> int | None:
+def first_difference(live: dict[str, Any], replayed: dict[str, Any]) -> int | None:
     """The first call that both answered, each in its own way."""
     both = live["answers"].keys() & replayed["answers"].keys()
     differ = [int(n) for n in both if live["answers"][n] != replayed["answers"][n]]
@@ -453,7 +451,7 @@ def _judge_program(
     tally.programs += 1
     tally.calls += len(recorded["answers"])
     tally.levels.update(replayed["levels"])
-    call = _first_difference(recorded, replayed)
+    call = first_difference(recorded, replayed)
     tally.worlds[written["world"], call is None and replayed["missed"] is None] += 1
     if call is not None:
         tally.differ += 1
@@ -485,7 +483,7 @@ def _judge_twin(
     tally, row = desk.tally, desk.tally.row(twin.kind)
     row.programs += 1
     row.let_through += str(twin.changed) in replayed["answers"]
-    call = _first_difference(live, replayed) if live else None
+    call = first_difference(live, replayed) if live else None
     if call is not None and (written["number"], call) in desk.flawed:
         row.early += 1
     elif call is not None:

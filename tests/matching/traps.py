@@ -11,7 +11,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.matching.programs import HOUR, Writer, uuid_text
 from tests.matching.runner import Call, Program
@@ -24,8 +24,19 @@ IN_EACH = 2
 COMMON = ("plain", "takes")
 """The worlds whose programs may have any trap that needs no other world."""
 
-Step = tuple[str, dict[str, Node]]
-"""An operation and its arguments."""
+
+class Step(NamedTuple):
+    """A call of a trap.
+
+    Attributes:
+        op: the operation.
+        args: its arguments.
+        coll: the collection's name, "" for the trap's own.
+    """
+
+    op: str
+    args: dict[str, Node]
+    coll: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +74,23 @@ class Trap:
 # ------------------------------------------------------------------------------- calls
 
 
-NOTHING: Step = ("nothing", {})
+NOTHING = Step("nothing", {})
 
 
 def _insert(key: Node, **fields: Node) -> Step:
-    return "insert_one", {"document": {"_id": key, **fields}}
+    return Step("insert_one", {"document": {"_id": key, **fields}})
 
 
 def _count(**found: Node) -> Step:
-    return "count_documents", {"filter": found}
+    return Step("count_documents", {"filter": found})
 
 
 def _one(**found: Node) -> Step:
-    return "find_one", {"filter": found}
+    return Step("find_one", {"filter": found})
 
 
 def _all() -> Step:
-    return "find", {"filter": {}, "sort": [["_id", 1]]}
+    return Step("find", {"filter": {}, "sort": [["_id", 1]]})
 
 
 # ------------------------------------------------------------------------------- values
@@ -146,7 +157,7 @@ def _known_from_elsewhere(writer: Writer) -> Laid:
 
 def _ordered(writer: Writer) -> Laid:
     low, middle, high = (_starting(writer, digit) for digit in "159")
-    sorted_by_it = ("find", {"filter": {}, "sort": [["ref", 1]]})
+    sorted_by_it = Step("find", {"filter": {}, "sort": [["ref", 1]]})
     asked = writer.rng.choice([sorted_by_it, _count(ref={"$lt": middle})])
     return Laid([_insert(1, ref=low), _insert(2, ref=middle), asked], {0: _insert(1, ref=high)})
 
@@ -269,10 +280,43 @@ def _left_to_a_matcher(writer: Writer) -> Laid:
 def _names_anew(writer: Writer) -> Laid | None:
     if not any(call["op"] == "list_collection_names" for call in writer.calls[: writer.started]):
         return None
-    return Laid([_insert(1, n=1), _count(n=1)], {1: ("list_collection_names", {})})
+    return Laid([_insert(1, n=1), _count(n=1)], {1: Step("list_collection_names", {})})
+
+
+def _another_index(writer: Writer) -> Laid | None:
+    """An index like one that the program made as it started, but for its direction."""
+    args, coll = (writer.calls[0][part] for part in ("args", "coll"))
+    if "name" in args:
+        return None
+    keys = [[field, -direction] for field, direction in args["keys"]]
+    other = Step("create_index", {**args, "keys": keys}, coll)
+    return Laid([_insert(1, n=1), _count(n=1)], {1: other})
+
+
+def _many_for_one(writer: Writer) -> Laid:
+    args = {"filter": {"n": {"$gt": 0}}, "update": {"$set": {"seen": True}}}
+    calls = [_insert(1, n=1), _insert(2, n=2), Step("update_many", args)]
+    return Laid(calls, {2: Step("update_one", args)})
+
+
+def _keys_swapped(writer: Writer) -> Laid:
+    def asked(*keys: str) -> Step:
+        return Step("find", {"filter": {}, "sort": [[key, 1] for key in keys]})
+
+    calls = [_insert(1, n=1, m=2), _insert(2, n=2, m=1), asked("n", "m")]
+    return Laid(calls, {2: asked("m", "n")})
+
+
+def _stages_swapped(writer: Writer) -> Laid:
+    stages = [{"$sort": {"n": 1}}, {"$limit": 1}]
+    calls = [_insert(1, n=2), _insert(2, n=1), Step("aggregate", {"pipeline": stages})]
+    return Laid(calls, {2: Step("aggregate", {"pipeline": stages[::-1]})})
 
 
 TRAPS = (
+    Trap("one updated for many", _many_for_one),
+    Trap("a sort's keys swapped, of two that differ", _keys_swapped),
+    Trap("a limit before a sort", _stages_swapped),
     Trap("one made value for two, then counted", _one_for_two),
     Trap("two made values for one, in one write", _two_in_one_call),
     Trap("another literal beside the same, in one write", _literal_and_another),
@@ -306,6 +350,7 @@ TRAPS = (
     Trap("a key that is ignored elsewhere", _not_ignored, ("ignored",)),
     Trap("another id, where a matcher compares", _left_to_a_matcher, ("matcher",)),
     Trap("collections asked for anew, after a write", _names_anew, ("ambient",)),
+    Trap("another index than at the start", _another_index, ("ambient",)),
 )
 
 
@@ -323,6 +368,20 @@ def program(seed: int, number: int, worlds: Iterable[str] = ()) -> Program:
     return copied
 
 
+def alone(number: int, trap: Trap) -> Program:
+    """A program of one trap, after the start-up calls of its world."""
+    for seed in range(100):
+        writer = Writer(seed, number, trap.worlds[:1])
+        written = writer.program()
+        written |= {"database": f"trap_{number}", "driver": "sync", "stock": [], "early": []}
+        written |= {"traps": [], "calls": writer.calls[: writer.started]}
+        _lay(writer, written, trap)
+        if written["traps"]:
+            copied: Program = json.loads(json.dumps(written))
+            return copied
+    raise AssertionError(f"no program has the trap {trap.kind!r}")
+
+
 def _chosen(world: str, rng: random.Random) -> list[Trap]:
     """Some traps for a program: one that only its world has, if there are any, the last."""
     fitting = [trap for trap in TRAPS if world in trap.worlds]
@@ -338,7 +397,7 @@ def _lay(writer: Writer, written: Program, trap: Trap) -> None:
         return
     if laid.stock and not isinstance(written["database"], str):
         return  # nothing is there before it is named
-    first = max(_numbers(written["calls"])) + 1
+    first = max(_numbers(written["calls"]), default=0) + 1
     calls = [_call(first + place, coll, step) for place, step in enumerate(laid.calls)]
     changed = [_call(first + place, coll, step) for place, step in laid.twin.items()]
     written["calls"] += calls
@@ -353,7 +412,7 @@ def _numbers(calls: list[Call]) -> list[int]:
 
 
 def _call(number: int, coll: str, step: Step) -> dict[str, Any]:
-    return {"id": number, "op": step[0], "coll": coll, "args": step[1]}
+    return {"id": number, "op": step.op, "coll": step.coll or coll, "args": step.args}
 
 
 def sprung(kind: str) -> Callable[[Program, random.Random], int | None]:
