@@ -26,7 +26,7 @@ import pytest
 
 from tests.matching.guards import IN_BOTH, Guard
 from tests.matching.runner import HOLDERS, Program
-from tests.matching.traps import program
+from tests.matching.traps import each_alone, program
 from tests.matching.twins import LIMITS, MUST_MISS, Twin, calls_of, twins
 from tests.matching.worlds import MOVED, WORLDS
 from tests.support.offline import Rules, run_offline, run_program
@@ -398,13 +398,13 @@ def without_guards(
 
     Args:
         settings: what is proved; its kinds, worlds and guard are those of each guard.
-        numbers: the programs' numbers.
+        numbers: the programs' numbers; those of one trap each come on top.
         guards: the guards.
 
     Yields:
         A guard, the number of twins, and the wrong answers that are there without it alone.
     """
-    programs = {number: program(settings.seed, number) for number in numbers}
+    programs = {number: program(settings.seed, number) for number in numbers} | each_alone()
     with tempfile.TemporaryDirectory(prefix="matching") as directory:
         desk = _recorded(settings, programs, Path(directory) / "all")
         for guard in guards:

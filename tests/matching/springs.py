@@ -15,11 +15,9 @@ from typing import Any
 from tests.matching.guards import IN_BOTH, Guard
 from tests.matching.proof import Desk, Settings, Tally, first_difference
 from tests.matching.runner import Program
-from tests.matching.traps import TRAPS, alone
+from tests.matching.traps import TRAPS, each_alone
 from tests.matching.twins import Twin, twins
 
-NUMBER = 1_000_000
-"""The number of the first of these programs, which random ones do not reach."""
 NONE_OUT = "all guards"
 KINDS = tuple(trap.kind for trap in TRAPS)
 
@@ -38,7 +36,7 @@ def wrong_without(
         Name of a guard -> the kinds whose twins are answered wrongly without it; `NONE_OUT` ->
         those that are with all of them.
     """
-    programs = [alone(NUMBER + place, trap) for place, trap in enumerate(TRAPS)]
+    programs = list(each_alone().values())
     asked = {guard.name: list(_twins_for(guard, programs)) for guard in guards}
     asked[NONE_OUT] = [(one, _twin(one, one["traps"][0]["kind"])) for one in programs]
     desk = _recorded(settings, programs, directory / "all")

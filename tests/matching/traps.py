@@ -368,6 +368,15 @@ def program(seed: int, number: int, worlds: Iterable[str] = ()) -> Program:
     return copied
 
 
+FIRST_ALONE = 1_000_000
+"""The number of the first program of one trap; random ones do not reach it."""
+
+
+def each_alone() -> dict[int, Program]:
+    """A program of each trap, by its number."""
+    return {number: alone(number, trap) for number, trap in enumerate(TRAPS, start=FIRST_ALONE)}
+
+
 def alone(number: int, trap: Trap) -> Program:
     """A program of one trap, after the start-up calls of its world."""
     for seed in range(100):
