@@ -54,6 +54,24 @@ def _anything(take: Any) -> Any:
     return taken
 
 
+def _used_too(take: Any) -> Any:
+    """Answer a call that misses with an equal one's event that is used up."""
+
+    def taken(self: Any, call: Any, **options: Any) -> Any:
+        from timetracer.matching import Match, key_of_json
+
+        found = take(self, call, **options)
+        if found is not None:
+            return found
+        for event in self._order:
+            alike = (event.method, event.url) == (call.method, call.url)
+            if alike and key_of_json(event.arguments(), event.arguments_text) == call.key:
+                return Match(event, "exact")
+        return None
+
+    return taken
+
+
 def _always(answer: Any) -> Callable[[Any], Any]:
     """A replacement for a function: gives the same whatever it is asked."""
     return lambda original: lambda *args, **kwargs: answer
@@ -65,6 +83,11 @@ def _free(*names: str) -> Callable[[Any], Any]:
         **places,
         **{name: dataclasses.replace(places[name], free=True) for name in names},
     }
+
+
+def _all_written(places: Any) -> Any:
+    """The table of places: what stands anywhere is stored."""
+    return {name: dataclasses.replace(place, writes=True) for name, place in places.items()}
 
 
 def _match_on_without(part: str) -> Callable[[Any], Any]:
@@ -204,6 +227,13 @@ GUARDS: tuple[Guard, ...] = (
         "a call is answered by any event of its method and namespace",
     ),
     Guard(
+        "used up",
+        "timetracer.matching:Index.take",
+        _used_too,
+        "an event answers as often as it is asked for",
+        ("a read once more, after a write",),
+    ),
+    Guard(
         "method",
         "timetracer.matching:Index.__init__",
         _match_on_without("method"),
@@ -327,6 +357,41 @@ GUARDS: tuple[Guard, ...] = (
         (*IN_WRITES, "another literal, then the same"),
     ),
     Guard(
+        "itself, in equal calls",
+        "timetracer.matching:_stands_for_itself",
+        _always(True),
+        "an equal call is answered though another value stands for one of its values",
+        (*IN_WRITES, "another literal, then the same"),
+    ),
+    Guard(
+        "itself, in calls that are alike",
+        "timetracer.alike:Fit._is_itself",
+        _always(True),
+        "an equal value in a call is itself though another one stands for it",
+        ("another literal, then the same beside a made value",),
+    ),
+    Guard(
+        "looks in writes alone",
+        "timetracer.alike:PLACES",
+        _all_written,
+        "a value is bound by its look where it is asked for",
+        (*LITERALS, "another literal for a stocked one, counted"),
+    ),
+    Guard(
+        "one text for a placeholder",
+        "timetracer.alike:fits_text",
+        _always(True),
+        "a secret text that was redacted is any other one",
+        ("another secret that is known",),
+    ),
+    Guard(
+        "one value for a placeholder",
+        "timetracer.alike:fits_placeholder",
+        _always(True),
+        "a secret value that was redacted is any other one",
+        ("another secret number that is known",),
+    ),
+    Guard(
         "rests on looks",
         "timetracer.matching:rests_on",
         _always(False),
@@ -425,6 +490,13 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.evidence:TOLERANCE",
         lambda seconds: 1e9,
         "a time is bound however far it is from the clock",
+        (*DATES, "a time two hours off, as a bound"),
+    ),
+    Guard(
+        "pairs of times",
+        "timetracer.bindings:Bindings.was_bound",
+        _always(True),
+        "any time stands for any other one",
         (*DATES, "a time two hours off, as a bound"),
     ),
     Guard(

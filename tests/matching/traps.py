@@ -144,6 +144,26 @@ def _literal_after_another(writer: Writer) -> Laid:
     return Laid(calls, {0: _insert(1, ref=two)})
 
 
+def _literal_after_another_beside_made(writer: Writer) -> Laid:
+    one, two = _literal(writer), _literal(writer)
+    calls = [_insert(1, ref=one), _insert(2, ref=one, by=_id(writer)), _one(_id=2)]
+    return Laid(calls, {0: _insert(1, ref=two)})
+
+
+def _asked_again(writer: Writer) -> Laid:
+    return Laid([_count(n=1), _insert(1, n=1), _one(_id=1)], {2: _count(n=1)})
+
+
+def _secret_for_another(one: Node, other: Node) -> Callable[[Writer], Laid]:
+    """A secret that is stored once, and the twin asks for one that is stored twice."""
+
+    def lay(writer: Writer) -> Laid:
+        calls = [_insert(key, password=held) for key, held in enumerate([one, one, other])]
+        return Laid([*calls, _count(password=other)], {3: _count(password=one)})
+
+    return lay
+
+
 def _left_out(writer: Writer) -> Laid:
     made = _id(writer)
     return Laid([_insert(1, ref=made), _one(ref=made)], {0: NOTHING})
@@ -178,6 +198,11 @@ def _made_for_literal(writer: Writer) -> Laid:
 def _stored_for_literal(writer: Writer) -> Laid:
     stored, other = _literal(writer), _literal(writer)
     return Laid([_insert(1, ref=stored), _count(ref=other)], {1: _count(ref=stored)})
+
+
+def _literal_for_stocked(writer: Writer) -> Laid:
+    stored, other = _literal(writer), _literal(writer)
+    return Laid([_count(ref=stored)], {0: _count(ref=other)}, stock=({"_id": 901, "ref": stored},))
 
 
 def _literal_bound(writer: Writer) -> Laid:
@@ -321,12 +346,17 @@ TRAPS = (
     Trap("two made values for one, in one write", _two_in_one_call),
     Trap("another literal beside the same, in one write", _literal_and_another),
     Trap("another literal, then the same", _literal_after_another),
+    Trap("another literal, then the same beside a made value", _literal_after_another_beside_made),
+    Trap("a read once more, after a write", _asked_again),
+    Trap("another secret that is known", _secret_for_another("open", "sesame")),
+    Trap("another secret number that is known", _secret_for_another(1234, 5678)),
     Trap("a call left out, then a fresh value for the one it held", _left_out),
     Trap("another literal for one that a later call stored", _known_from_elsewhere),
     Trap("another literal, by whose order is asked", _ordered),
     Trap("a stored literal for a made value, counted", _literal_for_made),
     Trap("a made value for a stocked literal, counted", _made_for_literal),
     Trap("a stored literal for another one, counted", _stored_for_literal),
+    Trap("another literal for a stocked one, counted", _literal_for_stocked),
     Trap("another literal as a bound, counted", _literal_bound),
     Trap("a time two hours off, as a bound", _hours_off),
     Trap("a known time for another one, asked for", _known_time),
