@@ -316,7 +316,11 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.evidence:Evidence.both_made",
         _made_by(recording=True),
         "a literal stands for a value that was made",
-        (*STOCKED, "a stored literal for a made value, counted"),
+        (
+            *STOCKED,
+            "a stored literal for a made value, counted",
+            "a literal for a piece of a made id, in a filter",
+        ),
     ),
     Guard(
         "makers of UUIDs",
@@ -482,7 +486,10 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.ambient:_agree",
         _always(True),
         "one of two answers is given",
-        ("a start-up call that was answered in two ways",),
+        (
+            "a start-up call that was answered in two ways",
+            "a start-up call with two answers elsewhere",
+        ),
         ("ambient",),
     ),
     Guard(

@@ -308,6 +308,16 @@ def _names_anew(writer: Writer) -> Laid | None:
     return Laid([_insert(1, n=1), _count(n=1)], {1: Step("list_collection_names", {})})
 
 
+def _answered_in_two_ways(writer: Writer) -> Laid | None:
+    """A start-up call that is answered only elsewhere, before a write there and after it."""
+    started = {call["op"] for call in writer.calls[: writer.started]}
+    left = [op for op in ("list_collection_names", "index_information") if op not in started]
+    if not left:
+        return None
+    other = Step(left[0], {}, str(writer.colls[0].place["coll"]))
+    return Laid([_count(n=1), _insert(1, n=1)], {0: other})
+
+
 def _another_index(writer: Writer) -> Laid | None:
     """An index like one that the program made as it started, but for its direction."""
     args, coll = (writer.calls[0][part] for part in ("args", "coll"))
@@ -339,6 +349,8 @@ def _stages_swapped(writer: Writer) -> Laid:
 
 
 TRAPS = (
+    # The first, as a replay's clock is as far from the recording's as planned when both begin.
+    Trap("a written date moved with the clock, as a bound", _moved_date),
     Trap("one updated for many", _many_for_one),
     Trap("a sort's keys swapped, of two that differ", _keys_swapped),
     Trap("a limit before a sort", _stages_swapped),
@@ -360,7 +372,6 @@ TRAPS = (
     Trap("another literal as a bound, counted", _literal_bound),
     Trap("a time two hours off, as a bound", _hours_off),
     Trap("a known time for another one, asked for", _known_time),
-    Trap("a written date moved with the clock, as a bound", _moved_date),
     Trap("a longer time than there is between two", _lasting),
     Trap("another telephone number, in a write", _written("+49-5550100", "+49-5550199")),
     Trap("another telephone number, in a filter", _asked("+49-5550100", "+49-5550199")),
@@ -380,6 +391,7 @@ TRAPS = (
     Trap("a key that is ignored elsewhere", _not_ignored, ("ignored",)),
     Trap("another id, where a matcher compares", _left_to_a_matcher, ("matcher",)),
     Trap("collections asked for anew, after a write", _names_anew, ("ambient",)),
+    Trap("a start-up call with two answers elsewhere", _answered_in_two_ways, ("ambient",)),
     Trap("another index than at the start", _another_index, ("ambient",)),
 )
 
