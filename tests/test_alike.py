@@ -104,8 +104,9 @@ MADE: dict[str, Callable[[], Any]] = {
     "beginning of a UUID": lambda: made_piece(digits=next(by_turns)),
     "end of a UUID": lambda: f"test_{uuid.uuid4().hex[-12:]}",
     "beginning of a UUID behind letters": lambda: f"user{uuid.uuid4().hex[:6]}@example.com",
-    "beginning of a UUID in capitals": lambda: f"ORD-{uuid.uuid4().hex[:10].upper()}",
+    "beginning of a UUID in capitals": lambda: f"ORD-{uuid.uuid4().hex[:9].upper()}",
     "short token": lambda: secrets.token_hex(4),
+    "token as long as an ObjectId": lambda: secrets.token_hex(12),
     "now in a name": lambda: f"launcher_{in_hours(0):%Y-%m-%d-%H-%M-%S-%f}",
     "now in a name with capitals": lambda: f"Backup-of-Sales_{in_hours(0):%Y-%m-%dT%H-%M-%S}",
 }
@@ -117,7 +118,6 @@ TOKENS: dict[str, Callable[[], Any]] = {
     "opaque token": lambda: "aA1" + base64.b64encode(os.urandom(24)).decode(),
     "random UUID": lambda: str(uuid.UUID(bytes=os.urandom(16), version=4)),
     "bytes": lambda: os.urandom(32),
-    "literal ObjectId": lambda: ObjectId(secrets.token_hex(12)),
 }
 """What has the looks alone."""
 
@@ -273,6 +273,14 @@ DIFFERENT: dict[str, tuple[Program, Program]] = {
     "another name as long": (
         lambda driver: driver(WRITTEN, document={"_id": "CustomerRegistrationEvent"}),
         lambda driver: driver(WRITTEN, document={"_id": "CustomerRemovalAnnounced_"}),
+    ),
+    "another literal ObjectId": (
+        lambda driver: driver(WRITTEN, document={"owner": ObjectId("5" * 24)}),
+        lambda driver: driver(WRITTEN, document={"owner": ObjectId("6" * 24)}),
+    ),
+    "a literal for a made ObjectId": (
+        lambda driver: driver(WRITTEN, document={"owner": ObjectId()}),
+        lambda driver: driver(WRITTEN, document={"owner": ObjectId("6" * 24)}),
     ),
     "another short literal": (
         lambda driver: driver(WRITTEN, document={"_id": "batch-00c0ffee"}),

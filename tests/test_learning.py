@@ -342,7 +342,7 @@ GIVEN = "4f0e9d8c-7b6a-4958-8776-655443322110"
 
 MADE_UP: dict[str, Callable[[], Any]] = {
     "UUID": random_uuid,
-    "ObjectId of nobody": lambda: ObjectId(secrets.token_hex(12)),
+    "ObjectId of nobody": lambda: ObjectId(os.urandom(12)),
     "token": lambda: "aA1" + secrets.token_urlsafe(24),
     "digest": lambda: os.urandom(20).hex(),
     "time": lambda: datetime(2001, 2, 3, 4, tzinfo=timezone.utc)

@@ -23,7 +23,7 @@ from timetracer.codec import TAG_NAMES, dumps
 from timetracer.evidence import Evidence, are_durations, made_token
 from timetracer.model import Json
 from timetracer.redaction import fits_placeholder, fits_text, placeholder_numbers
-from timetracer.volatile import TIME, Token, looks_made, replace, skeleton, split
+from timetracer.volatile import TIME, Token, is_piece, looks_made, replace, skeleton, split
 
 REDACTED, ORDER, UNIFIED, IGNORED = "redacted", "order", "unified", "ignored"
 
@@ -95,7 +95,7 @@ PLACES: dict[str, Place] = {
     "update": Place(
         free=True,
         inside={
-            **dict.fromkeys(("$pop", "$unset", "$rename"), "plain"),
+            **dict.fromkeys(("$pop", "$unset", "$rename", "$min", "$max"), "plain"),
             "$pull": "pulled",
             "$pullAll": "all pulled",
         },
@@ -404,6 +404,8 @@ class Fit:
     def _identity(self, recorded: Token, live: Token, place: Place) -> bool:
         known = self._known(recorded)
         if known is not None:
+            if known == live.key and place.writes and live.key in self._bindings.run.looks:
+                self._note_look(live)
             return known == live.key
         stands_for = {one.key for one, other in self.born if other.key == live.key}
         free = not stands_for and self._bindings.is_free(live, is_made=made_token(live))
@@ -421,17 +423,32 @@ class Fit:
         if not self._kept.isdisjoint((recorded.key, live.key)) or not self._is_first(recorded.text):
             return False
         if self._evidence.both_made(recorded, live):
+            if is_piece(recorded):
+                return self._are_pieces_of_one(recorded, live, place)
             return not self._was_given(recorded.key)
         if self._was_given(recorded.key) or self._was_given(live.key):
             return False
         if self._is_learned():
             return True
-        if not (place.writes and looks_made(recorded) and looks_made(live)):
+        looks = looks_made(recorded) and looks_made(live)
+        if not (place.writes and looks) or self._evidence.tells_its_maker(recorded):
             return False
-        steps = [step for step in steps_to_value(self._path) if not step.isdigit()]
-        self.by_look.update(steps[-1:])
-        self.looks.add(live.key)
+        self._note_look(live)
         return True
+
+    def _note_look(self, live: Token) -> None:
+        """Note where the program stores a value that is known by its look alone."""
+        steps = steps_to_value(self._path)[1:]
+        names = ".".join(step for step in steps if not step.startswith("$")).split(".")
+        self.by_look.update(name for name in names if name and not name.isdigit())
+        self.looks.add(live.key)
+
+    def _are_pieces_of_one(self, recorded: Token, live: Token, place: Place) -> bool:
+        """Tell whether what two pieces are of stands for each other."""
+        wholes = self._evidence.wholes(recorded, live)
+        if wholes is None or wholes[0].key == recorded.key:
+            return wholes is not None and not self._was_given(recorded.key)
+        return self._identity(*wholes, place)
 
     def _moment(self, recorded: Token, live: Token, place: Place) -> bool:
         """Tell whether a live time stands for a recorded one.

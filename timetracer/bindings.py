@@ -39,8 +39,8 @@ class Run:
         used: the events that answered calls and are not looked through yet.
         births: how many bindings were born.
         wrote: whether a write of data was replayed.
-        by_look: the fields, by namespace, whose values were bound only because the program stores
-            them; and those values.
+        by_look: the fields whose values were bound only because the program stores them.
+        looks: those values.
         unchanged: values that a live run beside a recording has shown to be the same in both.
     """
 
@@ -50,7 +50,7 @@ class Run:
     used: list[Any] = field(default_factory=list)
     births: int = 0
     wrote: bool = False
-    by_look: dict[str, set[str]] = field(default_factory=dict)
+    by_look: set[str] = field(default_factory=set)
     looks: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
     _given: set[str] = field(default_factory=set)
@@ -64,16 +64,11 @@ class Run:
             self._given.update(token.key for token in found)
         return key in self._given and key not in self.owners
 
-    def note_by_look(self, url: str, fields: set[str], values: set[str]) -> None:
-        """Note fields whose values were bound only because the program stores them."""
-        self.by_look.setdefault(url, set()).update(fields)
+    def note_by_look(self, fields: set[str], values: set[str]) -> None:
+        """Note fields whose values were bound only because the program stores them: of whichever
+        collection, since a pipeline may read one for another."""
+        self.by_look |= fields
         self.looks |= values
-
-    def fields_by_look(self, url: str) -> set[str]:
-        """Return the fields of a collection, or of all where it is none, that hold such values."""
-        if "." not in url:
-            return set().union(*self.by_look.values())
-        return self.by_look.get(url, set())
 
     def note_used(self, event: Any) -> None:
         """Keep an event whose answer the program is given."""

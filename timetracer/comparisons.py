@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from timetracer.codec import dumps
 from timetracer.model import Json
 from timetracer.volatile import tokens
 
 _ORDERED_ARGUMENTS = ("sort", "hint", "min", "max")
 _RANGES = frozenset({"$gt", "$gte", "$lt", "$lte", "$regex", "$regularExpression", "$mod"})
+_UPDATES = ("update", "requests", "models", "array_filters")
+_COMPARING = frozenset({"$min", "$max", "$rename", "$bit", "$inc", "$mul"})
 _LISTS = frozenset({"$in", "$nin", "$all"})
 _SORTS = frozenset({"$sort", "$sortByCount", "$bucket", "$bucketAuto", "$min", "$max"})
 _PASSES_ON = frozenset(
@@ -42,6 +45,10 @@ def rests_on(arguments: Json, names: Iterable[str], values: Iterable[str] = ()) 
             return True
     if any(_conditions(item, fields, held) for item in arguments.values()):
         return True
+    if _updates({name: arguments.get(name) for name in _UPDATES}, fields, held):
+        return True
+    if _stage({"$project": arguments.get("projection")}, fields):
+        return True
     pipeline = arguments.get("pipeline", arguments.get("update"))
     return type(pipeline) is list and any(_stage(stage, fields) for stage in pipeline)
 
@@ -54,6 +61,8 @@ def _conditions(value: Json, fields: set[str], held: frozenset[str]) -> bool:
         return False
     for key, item in value.items():
         if _is_named(key, fields) and _compares(item, held):
+            return True
+        if key == "$expr" and _computes("", item, fields):
             return True
         if _conditions(item, fields, held):
             return True
@@ -72,9 +81,33 @@ def _compares(condition: Json, held: frozenset[str]) -> bool:
     return False
 
 
+def _updates(value: Json, fields: set[str], held: frozenset[str]) -> bool:
+    """Tell whether an update compares, orders or renames stored values."""
+    if type(value) is list:
+        return any(_updates(item, fields, held) for item in value)
+    if type(value) is not dict:
+        return False
+    if _has_range(value.get("array_filters")) and _mentions(value, fields):
+        return True
+    for key, item in value.items():
+        orders = key in _COMPARING or (key == "$push" and '"$sort"' in _text(item))
+        if orders and (_mentions(item, fields) or not held.isdisjoint(_keys(item))):
+            return True
+        if _updates(item, fields, held):
+            return True
+    return False
+
+
+def _has_range(value: Json) -> bool:
+    return any(f'"{name}"' in _text(value) for name in _RANGES)
+
+
+def _text(value: Json) -> str:
+    return value if type(value) is str else dumps(value).decode("utf-8", "replace")
+
+
 def _keys(value: Json) -> list[str]:
-    text = value if type(value) is str else str(value)
-    return [token.key for token in tokens(text)]
+    return [token.key for token in tokens(_text(value))]
 
 
 def _stage(stage: Json, fields: set[str]) -> bool:

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -33,6 +33,7 @@ TOLERANCE = 10.0
 
 _MOST_KNOWN = 100_000
 _PROCESS_DIGITS = slice(8, 18)
+_OBJECT_ID_DIGITS, _UUID_DIGITS = 24, 32
 _PIECE = 6
 """Digits at either end by which a piece of a made value is known."""
 
@@ -70,12 +71,14 @@ class _Made:
         """Return the number of a value, or of the one that it is the beginning or the end of."""
         found = self.numbers.get(_standard(_made_part(token, self.numbers)))
         if found is None and is_piece(token):
-            key = token.key.lower()
-            for end in (key[:_PIECE], key[-_PIECE:]):
-                whole = self.ends.get(end, "")
-                if whole.startswith(key) or whole.endswith(key):
-                    return self.numbers.get(whole)
+            return self.numbers.get(self.whole(token))
         return found
+
+    def whole(self, piece: Token) -> str:
+        """Return the value that a piece is the beginning or the end of; "" for none."""
+        key = piece.key.lower()
+        ends = (self.ends.get(key[:_PIECE], ""), self.ends.get(key[-_PIECE:], ""))
+        return next((one for one in ends if one.startswith(key) or one.endswith(key)), "")
 
 
 _made = _Made()
@@ -137,11 +140,13 @@ def made_values(text: str) -> list[str]:
         return []
     found = tokens(text)
     _met.update(_relatives.intersection(map(_digits, found)) if _relatives else ())
-    numbers = {
-        _made_part(token, _made.numbers): number
-        for token in found
-        if (number := _made.number(token)) is not None
-    }
+    numbers = {}
+    for token in found:
+        number = _made.number(token)
+        if number is not None:
+            numbers[_made_part(token, _made.numbers)] = number
+            if is_piece(token):
+                numbers[_made.whole(token)] = number
     return sorted(numbers, key=numbers.__getitem__)
 
 
@@ -329,12 +334,35 @@ class Evidence:
         _learn()
         if recorded.kind == TIME:
             return same_moment(recorded, live, self.clock, _clock_now())
-        if len(recorded.key) == 24 and recorded.kind == ID:
-            known = (object_id_digits(), *_relatives)
-            return self.made_object_id(recorded) and _digits(live) in known
+        if _is_object_id(recorded) and self.made_object_id(recorded):
+            return _digits(live) in (object_id_digits(), *_relatives)
         one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
         same_prefix = recorded.key.removesuffix(one) == live.key.removesuffix(other)
         return same_prefix and one in self.made and _made.number(live) is not None
+
+    def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:
+        """Return what two pieces that were made are the beginning, or the end, of.
+
+        Returns:
+            The recorded and the live value; None where they are no pieces of any, or not alike.
+        """
+        return self.wholes_among(recorded, live, (_made.whole(live),))
+
+    def wholes_among(
+        self, recorded: Token, live: Token, candidates: Iterable[str]
+    ) -> tuple[Token, Token] | None:
+        """Return the same, where the live piece is of one of some values."""
+        key, other = recorded.key.lower(), live.key.lower()
+        for ours, theirs in product(self.made, candidates):
+            for is_end in (str.startswith, str.endswith):
+                if is_end(ours, key) and is_end(theirs, other):
+                    return _token_of(ours), _token_of(theirs)
+        return None
+
+    def tells_its_maker(self, recorded: Token) -> bool:
+        """Tell whether a value shows by itself who made it: an ObjectId that is of none of the
+        recording's processes is a literal, or another program's."""
+        return _is_object_id(recorded) and bool(self.process.object_ids)
 
     def made_token(self, recorded: Token) -> bool:
         """Tell whether the recording process was seen to make a token."""
@@ -351,6 +379,15 @@ class Evidence:
     def live_order(self, value: Json) -> tuple[int, str]:
         """Return what orders live values as they were made."""
         return _order(value, lambda key: _made.numbers.get(_standard(key), -1))
+
+
+def _token_of(key: str) -> Token:
+    kind = ID if len(key) == _UUID_DIGITS else SECRET
+    return Token(kind, key, key, f"hex {len(key)}")
+
+
+def _is_object_id(token: Token) -> bool:
+    return token.kind == ID and len(token.key) == _OBJECT_ID_DIGITS and not is_piece(token)
 
 
 def _digits(object_id: Token) -> str:

@@ -45,7 +45,7 @@ from timetracer.pairing import moved, pair_events
 from timetracer.shared_parts import is_shared
 from timetracer.stores import Store, split_suffix
 from timetracer.stores.files import FileStore
-from timetracer.volatile import ID, TIME, Token, skeleton, tokens
+from timetracer.volatile import ID, TIME, Token, looks_made, skeleton, tokens
 
 # ------------------------------------------------------------------------------------- two paths
 
@@ -292,6 +292,11 @@ class RecordedTwice(Evidence):
             return self.made_object_id(recorded) and self.other.made_object_id(live)
         return recorded.key in self.made and live.key in self.other.made
 
+    def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:
+        """Return what two pieces that were made are the beginning, or the end, of."""
+        assert self.other is not None
+        return self.wholes_among(recorded, live, self.other.made)
+
     def live_order(self, value: Json) -> tuple[int, str]:
         """Return what orders the second recording's values as they were made."""
         assert self.other is not None
@@ -376,7 +381,7 @@ class _Side(Fit):
     def _pair(self, recorded: Token, live: Token, place: Place) -> bool:
         if super()._pair(recorded, live, place):
             return True
-        if recorded.form != live.form:
+        if recorded.form != live.form or not (looks_made(recorded) and looks_made(live)):
             return False
         first, second = self._known_pairs.answered
         if self._stands_elsewhere(recorded, live):

@@ -258,7 +258,7 @@ class Index:
 
     def _rests_on_looks(self, asked: _Asked) -> bool:
         run = self._bindings.run
-        return rests_on(asked.arguments, run.fields_by_look(asked.call.url), run.looks)
+        return rests_on(asked.arguments, run.by_look, run.looks)
 
     def rests_on_looks(self, call: Call) -> bool:
         """Tell whether a call missed because it orders by, or computes with, values that were bound
@@ -599,12 +599,12 @@ def _compared(
             )
             and fit.needed <= index._freedoms
             and not (fit.by_look and rests_on(asked.arguments, fit.by_look, fit.looks))
-            and not (fit.by_look and _failed_for(event, fit))
+            and not (fit.by_look and (_failed_for(event, fit) or _changed_nothing(event)))
             and index._may_answer(event, asked)
         ):
             bindings.bear(fit.born)
             if fit.by_look:
-                bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks)
+                bindings.run.note_by_look(fit.by_look, fit.looks)
             event.keep_bound(fit.placeholders)
             reason = next((name for name in _LOOSEST if name in fit.needed), "exact")
             return Match(event, reason, tuple((one.text, two.text) for one, two in fit.born))
@@ -619,6 +619,13 @@ def _failed_for(event: Any, fit: Fit) -> bool:
     looks = {recorded.key for recorded, live in fit.born if live.key in fit.looks}
     named = tokens(event.result_text.decode("utf-8", "replace"))
     return any(token.key in looks for token in named)
+
+
+def _changed_nothing(event: Any) -> bool:
+    """Tell whether a write found a document and left it as it was: with another value it may not
+    have."""
+    text = event.result_text
+    return b'"nModified":0' in text and not (b'"n":0' in text or b'"nMatched":0' in text)
 
 
 _LOOSEST = (IGNORED, UNIFIED, ORDER, REDACTED)
