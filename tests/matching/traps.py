@@ -182,6 +182,101 @@ def _ordered(writer: Writer) -> Laid:
     return Laid([_insert(1, ref=low), _insert(2, ref=middle), asked], {0: _insert(1, ref=high)})
 
 
+# ----------------------------------------------------------------------------- what rests on looks
+
+
+def _by_order(calls: Callable[[Node, Node], list[Step]]) -> Callable[[Writer], Laid]:
+    """A literal below another one is stored, and in the twin one above it."""
+
+    def lay(writer: Writer) -> Laid:
+        low, middle, high = (_starting(writer, digit) for digit in "159")
+        one, other = calls(low, middle), calls(high, middle)
+        return Laid(one, {place: step for place, step in enumerate(other) if step != one[place]})
+
+    return lay
+
+
+def _sorted(key: str, coll: str = "") -> Step:
+    return Step("find", {"filter": {}, "sort": [[key, 1]]}, coll)
+
+
+def _in(coll: str, key: int, **fields: Node) -> Step:
+    return _insert(key, **fields)._replace(coll=coll)
+
+
+def _stages(*stages: Node, coll: str = "") -> Step:
+    return Step("aggregate", {"pipeline": list(stages)}, coll)
+
+
+def _update(change: Node, op: str = "update_one", **more: Node) -> Step:
+    return Step(op, {"filter": {"_id": 1}, "update": change, **more})
+
+
+def _looked_up(one: Node, middle: Node) -> list[Step]:
+    join = {"from": "looked", "localField": "n", "foreignField": "n", "as": "more"}
+    return [
+        _in("looked", 1, n=1, ref=one),
+        _in("looked", 2, n=1, ref=middle),
+        _insert(1, n=1),
+        _stages(
+            {"$lookup": join},
+            {"$unwind": "$more"},
+            {"$sort": {"more.ref": 1}},
+            {"$project": {"more._id": 1}},
+        ),
+    ]
+
+
+BY_ORDER: dict[str, Callable[[Node, Node], list[Step]]] = {
+    "in another field": lambda one, middle: [
+        _insert(1, ref=one), _insert(2, also=one), _insert(3, also=middle), _sorted("also")
+    ],
+    "in another collection": lambda one, middle: [
+        _insert(1, ref=one), _in("beside", 1, ref=one), _in("beside", 2, ref=middle),
+        _sorted("ref", "beside"),
+    ],
+    "joined": _looked_up,
+    "united": lambda one, middle: [
+        _in("united", 1, ref=one), _in("united", 2, ref=middle), _insert(9, n=1),
+        _stages({"$unionWith": "united"}, {"$sort": {"ref": 1}}),
+    ],
+    "put out": lambda one, middle: [
+        _insert(1, ref=one), _insert(2, ref=middle), _stages({"$match": {}}, {"$out": "out"}),
+        _sorted("ref", "out"),
+    ],
+    "renamed": lambda one, middle: [
+        _insert(1, ref=one), _insert(2, ref=middle),
+        Step("update_many", {"filter": {}, "update": {"$rename": {"ref": "was"}}}), _sorted("was"),
+    ],
+    "embedded": lambda one, middle: [
+        _insert(1, emb={"ref": one}), _insert(2, emb={"ref": middle}), _sorted("emb")
+    ],
+    "embedded, as a bound": lambda one, middle: [
+        _insert(1, emb={"ref": one}), _count(emb={"$gt": {"ref": middle}})
+    ],
+    "in an expression": lambda one, middle: [
+        _insert(1, ref=one), _count(**{"$expr": {"$lt": ["$ref", middle]}})
+    ],
+    "in a projection": lambda one, middle: [
+        _insert(1, ref=one),
+        Step("find", {"filter": {}, "projection": {"x": {"$substrCP": ["$ref", 0, 4]}}}),
+    ],
+    "in an array filter": lambda one, middle: [
+        _insert(1, refs=[one]),
+        _update({"$set": {"refs.$[x]": "gone"}}, array_filters=[{"x": {"$lt": middle}}]),
+    ],
+    "pushed and sorted": lambda one, middle: [
+        _insert(1, n=1), _update({"$push": {"log": {"$each": [middle], "$sort": 1}}}),
+        _update({"$push": {"log": {"$each": [one], "$sort": 1}}}), _one(_id=1),
+    ],
+    "as the most": lambda one, middle: [_insert(1, ref=middle), _update({"$max": {"ref": one}})],
+    "as the most, given back": lambda one, middle: [
+        _insert(1, ref=middle), _update({"$max": {"ref": one}}, "find_one_and_update", after=True)
+    ],
+}  # fmt: skip
+"""How an order is asked for -> the calls, with a literal and one that is in the middle."""
+
+
 # ------------------------------------------------------------------------------- what is evidence
 
 
@@ -348,6 +443,21 @@ def _stages_swapped(writer: Writer) -> Laid:
     return Laid(calls, {2: Step("aggregate", {"pipeline": stages[::-1]})})
 
 
+def _another_piece(writer: Writer) -> Laid:
+    """An id is looked for by its beginning, and in the twin the other one."""
+    one, other = (writer.made("uuid4", "hex") for _ in range(2))
+    pieces = [writer.text("^{}", {**made, "form": "piece"}) for made in (one, other)]
+    calls = [_insert(1, ref=one), _insert(2, ref=other), _one(ref={"$regex": pieces[0]})]
+    return Laid(calls, {2: _one(ref={"$regex": pieces[1]})})
+
+
+def _digest_in_next(writer: Writer) -> Laid:
+    """A digest that one cassette stored is stored in the next, too; in the twin another one."""
+    one, other = (writer.made("sha1", "text") for _ in range(2))
+    calls = [_insert(1, ref=one), _insert(2, ref=one), _count(ref=one)]
+    return Laid(calls, {1: _insert(2, ref=other), 2: _count(ref=other)}, apart=1)
+
+
 TRAPS = (
     # The first, as a replay's clock is as far from the recording's as planned when both begin.
     Trap("a written date moved with the clock, as a bound", _moved_date),
@@ -365,6 +475,12 @@ TRAPS = (
     Trap("a call left out, then a fresh value for the one it held", _left_out),
     Trap("another literal for one that a later call stored", _known_from_elsewhere),
     Trap("another literal, by whose order is asked", _ordered),
+    *(
+        Trap(f"another literal, by whose order is asked, {how}", _by_order(calls))
+        for how, calls in BY_ORDER.items()
+    ),
+    Trap("the beginning of another id", _another_piece),
+    Trap("another digest than in the cassette before", _digest_in_next, ("takes",)),
     Trap("a stored literal for a made value, counted", _literal_for_made),
     Trap("a made value for a stocked literal, counted", _made_for_literal),
     Trap("a stored literal for another one, counted", _stored_for_literal),
