@@ -23,7 +23,16 @@ from timetracer.codec import TAG_NAMES, dumps
 from timetracer.evidence import Evidence, are_durations, made_token
 from timetracer.model import Json
 from timetracer.redaction import fits_placeholder, fits_text, placeholder_numbers
-from timetracer.volatile import TIME, Token, is_piece, looks_made, replace, skeleton, split
+from timetracer.volatile import (
+    TIME,
+    Token,
+    is_object_id,
+    is_piece,
+    looks_made,
+    replace,
+    skeleton,
+    split,
+)
 
 REDACTED, ORDER, UNIFIED, IGNORED = "redacted", "order", "unified", "ignored"
 
@@ -416,8 +425,18 @@ class Fit:
             stands_for = set()
         born = bool(stands_for) or self._may_be_born(recorded, live, place)
         if born:
+            if is_object_id(recorded) and self._inverts(recorded, live):
+                self._note_look(live)
             self.born.append((recorded, live))
         return born
+
+    def _inverts(self, recorded: Token, live: Token) -> bool:
+        """Tell whether ObjectIds that are bound stand in another order in the two runs."""
+        return self._bindings.inverts(recorded, live) or any(
+            (one.key < recorded.key) is not (other.key < live.key)
+            for one, other in self.born
+            if is_object_id(one)
+        )
 
     def _may_be_born(self, recorded: Token, live: Token, place: Place) -> bool:
         if not self._kept.isdisjoint((recorded.key, live.key)) or not self._is_first(recorded.text):

@@ -8,13 +8,22 @@ times may be bound anew, since they are cut to milliseconds or seconds.
 
 from __future__ import annotations
 
+from bisect import bisect, insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any
 
 from timetracer.directories import Pairs, replaced
-from timetracer.volatile import ID, TIME, Token, replace, replace_in_reprs, tokens
+from timetracer.volatile import (
+    ID,
+    TIME,
+    Token,
+    is_object_id,
+    replace,
+    replace_in_reprs,
+    tokens,
+)
 
 
 @dataclass(slots=True)
@@ -39,7 +48,8 @@ class Run:
         used: the events that answered calls and are not looked through yet.
         births: how many bindings were born.
         wrote: whether a write of data was replayed.
-        by_look: the fields whose values were bound only because the program stores them.
+        by_look: the fields, by namespace, whose values were bound only because the program stores
+            them.
         looks: those values.
         unchanged: values that a live run beside a recording has shown to be the same in both.
     """
@@ -50,7 +60,7 @@ class Run:
     used: list[Any] = field(default_factory=list)
     births: int = 0
     wrote: bool = False
-    by_look: set[str] = field(default_factory=set)
+    by_look: dict[str, set[str]] = field(default_factory=dict)
     looks: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
     _given: set[str] = field(default_factory=set)
@@ -64,11 +74,26 @@ class Run:
             self._given.update(token.key for token in found)
         return key in self._given and key not in self.owners
 
-    def note_by_look(self, fields: set[str], values: set[str]) -> None:
-        """Note fields whose values were bound only because the program stores them: of whichever
-        collection, since a pipeline may read one for another."""
-        self.by_look |= fields
+    def note_by_look(self, url: str, fields: set[str], values: set[str]) -> None:
+        """Note fields whose values were bound only because the program stores them."""
+        self.by_look.setdefault(url, set()).update(fields)
         self.looks |= values
+
+    def fields_by_look(self, url: str, *, beside: bool = False) -> set[str]:
+        """Return the fields of a collection, or of all where it is none, that hold such values.
+
+        Args:
+            url: the namespace.
+            beside: whether those of the other collections of its database count.
+        """
+        if "." not in url:
+            return set().union(*self.by_look.values())
+        if not beside:
+            return self.by_look.get(url, set())
+        database = url.partition(".")[0] + "."
+        return set().union(
+            *(names for where, names in self.by_look.items() if where.startswith(database))
+        )
 
     def note_used(self, event: Any) -> None:
         """Keep an event whose answer the program is given."""
@@ -114,6 +139,7 @@ class Bindings:
         self.of_test = of_test
         self.directories: Callable[[], Pairs] = tuple
         self._own = _Table()
+        self._ordered: list[tuple[str, str]] = []
 
     @property
     def any(self) -> bool:
@@ -158,6 +184,14 @@ class Bindings:
             return True
         return self.run.owners.get(recorded.key) == self.path
 
+    def inverts(self, recorded: Token, live: Token) -> bool:
+        """Tell whether two ObjectIds stand in another order to those before them, in the cassette:
+        a server that sorts by them, or asks for a range, gives another answer."""
+        place = bisect(self._ordered, (recorded.key, live.key))
+        before = self._ordered[place - 1] if place else ("", "")
+        after = self._ordered[place] if place < len(self._ordered) else ("g", "g")
+        return not before[1] <= live.key <= after[1]
+
     def bear(self, pairs: Iterable[tuple[Token, Token]]) -> None:
         """Bind live values to recorded ones, for this cassette and for the run.
 
@@ -165,6 +199,8 @@ class Bindings:
             pairs: recorded value and live value.
         """
         for recorded, live in pairs:
+            if is_object_id(recorded):
+                insort(self._ordered, (recorded.key, live.key))
             self._own.put(recorded.key, live.key)
             self.run.pairs.put(recorded.key, live.key)
             self.run.owners.setdefault(recorded.key, self.path)

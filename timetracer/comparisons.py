@@ -16,6 +16,7 @@ from timetracer.volatile import tokens
 
 _ORDERED_ARGUMENTS = ("sort", "hint", "min", "max")
 _RANGES = frozenset({"$gt", "$gte", "$lt", "$lte", "$regex", "$regularExpression", "$mod"})
+_BESIDE, _INTO = ("$lookup", "$unionWith", "$graphLookup"), ("$out", "$merge")
 _UPDATES = ("update", "requests", "models", "array_filters")
 _COMPARING = frozenset({"$min", "$max", "$rename", "$bit", "$inc", "$mul"})
 _LISTS = frozenset({"$in", "$nin", "$all"})
@@ -50,7 +51,15 @@ def rests_on(arguments: Json, names: Iterable[str], values: Iterable[str] = ()) 
     if _stage({"$project": arguments.get("projection")}, fields):
         return True
     pipeline = arguments.get("pipeline", arguments.get("update"))
+    if fields and any(f'"{name}"' in _text(pipeline) for name in _INTO):
+        return True  # where they are from then on is not followed
     return type(pipeline) is list and any(_stage(stage, fields) for stage in pipeline)
+
+
+def reads_beside(arguments: Json) -> bool:
+    """Tell whether a pipeline reads other collections than its own."""
+    text = _text(arguments.get("pipeline"))
+    return any(f'"{name}"' in text for name in _BESIDE)
 
 
 def _conditions(value: Json, fields: set[str], held: frozenset[str]) -> bool:

@@ -26,14 +26,14 @@ from bson import ObjectId
 from timetracer import frozen_time, relatives
 from timetracer.codec import dumps
 from timetracer.model import Json
-from timetracer.volatile import ID, SECRET, TIME, Token, is_piece, tokens
+from timetracer.volatile import ID, SECRET, TIME, Token, is_object_id, is_piece, tokens
 
 TOLERANCE = 10.0
 """Seconds by which a time's distance from the clock may differ between two runs."""
 
 _MOST_KNOWN = 100_000
 _PROCESS_DIGITS = slice(8, 18)
-_OBJECT_ID_DIGITS, _UUID_DIGITS = 24, 32
+_UUID_DIGITS = 32
 _PIECE = 6
 """Digits at either end by which a piece of a made value is known."""
 
@@ -334,7 +334,7 @@ class Evidence:
         _learn()
         if recorded.kind == TIME:
             return same_moment(recorded, live, self.clock, _clock_now())
-        if _is_object_id(recorded) and self.made_object_id(recorded):
+        if is_object_id(recorded) and self.made_object_id(recorded):
             return _digits(live) in (object_id_digits(), *_relatives)
         one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
         same_prefix = recorded.key.removesuffix(one) == live.key.removesuffix(other)
@@ -353,7 +353,8 @@ class Evidence:
     ) -> tuple[Token, Token] | None:
         """Return the same, where the live piece is of one of some values."""
         key, other = recorded.key.lower(), live.key.lower()
-        for ours, theirs in product(self.made, candidates):
+        longest_first = sorted(self.made, key=len, reverse=True)  # a piece is among them, too
+        for ours, theirs in product(longest_first, sorted(candidates, key=len, reverse=True)):
             for is_end in (str.startswith, str.endswith):
                 if is_end(ours, key) and is_end(theirs, other):
                     return _token_of(ours), _token_of(theirs)
@@ -362,7 +363,7 @@ class Evidence:
     def tells_its_maker(self, recorded: Token) -> bool:
         """Tell whether a value shows by itself who made it: an ObjectId that is of none of the
         recording's processes is a literal, or another program's."""
-        return _is_object_id(recorded) and bool(self.process.object_ids)
+        return is_object_id(recorded) and bool(self.process.object_ids)
 
     def made_token(self, recorded: Token) -> bool:
         """Tell whether the recording process was seen to make a token."""
@@ -384,10 +385,6 @@ class Evidence:
 def _token_of(key: str) -> Token:
     kind = ID if len(key) == _UUID_DIGITS else SECRET
     return Token(kind, key, key, f"hex {len(key)}")
-
-
-def _is_object_id(token: Token) -> bool:
-    return token.kind == ID and len(token.key) == _OBJECT_ID_DIGITS and not is_piece(token)
 
 
 def _digits(object_id: Token) -> str:

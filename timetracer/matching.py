@@ -47,7 +47,7 @@ from timetracer.codec import (
     loads,
     to_json,
 )
-from timetracer.comparisons import rests_on
+from timetracer.comparisons import reads_beside, rests_on
 from timetracer.matchers import DEFAULT, PARTS, ComparedCall, registered
 from timetracer.model import Call, Json
 from timetracer.nearest import Nearest
@@ -258,7 +258,9 @@ class Index:
 
     def _rests_on_looks(self, asked: _Asked) -> bool:
         run = self._bindings.run
-        return rests_on(asked.arguments, run.by_look, run.looks)
+        beside = reads_beside(asked.arguments)
+        fields = run.fields_by_look(asked.call.url, beside=beside)
+        return rests_on(asked.arguments, fields, run.looks)
 
     def rests_on_looks(self, call: Call) -> bool:
         """Tell whether a call missed because it orders by, or computes with, values that were bound
@@ -604,7 +606,7 @@ def _compared(
         ):
             bindings.bear(fit.born)
             if fit.by_look:
-                bindings.run.note_by_look(fit.by_look, fit.looks)
+                bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks)
             event.keep_bound(fit.placeholders)
             reason = next((name for name in _LOOSEST if name in fit.needed), "exact")
             return Match(event, reason, tuple((one.text, two.text) for one, two in fit.born))

@@ -158,6 +158,14 @@ def is_piece(token: Token) -> bool:
     return token.form.startswith("piece")
 
 
+def is_object_id(token: Token) -> bool:
+    """Tell whether a value looks like an ObjectId, or its hex digits."""
+    return token.kind == ID and len(token.key) == _OBJECT_ID_DIGITS and not is_piece(token)
+
+
+_OBJECT_ID_DIGITS = 24
+
+
 def looks_made(token: Token) -> bool:
     """Tell whether a value's look alone suggests that it was made up: a word of capital and small
     letters may be a name as well, and a few hex digits a number."""
