@@ -55,8 +55,10 @@ def _asks_for_server(arguments: Json) -> bool:
     return str(name).lower() in _COMMANDS
 
 
+_CREATE_INDEX = "CREATE_INDEX"
+
 AMBIENT: dict[str, Ambient] = {
-    "CREATE_INDEX": Ambient(),
+    _CREATE_INDEX: Ambient(),
     "CREATE_INDEXES": Ambient(),
     "SERVER_INFO": Ambient(),
     "COMMAND": Ambient(fits=_asks_for_server),
@@ -91,10 +93,27 @@ def find(call: Call, cassette: Cassette | None, where: str, *, wrote: bool) -> M
     own = _own_answers(cassette).get(wanted, []) if cassette is not None else []
     if not row.steady and (wrote or own):
         return None
+    if _is_made_otherwise(call, arguments):
+        return None
     for events in (own, *_beside(where, wanted)):
         if events and _agree(events):
             return Match(events[-1], LEVEL)
     return None
+
+
+def note(call: Call) -> None:
+    """Note which index a call makes, since none with the same keys can be made otherwise then."""
+    if call.method == _CREATE_INDEX:
+        arguments = key_to_json(call.key)
+        made = RUN.indexes.setdefault(call.url, {})
+        made.setdefault(dumps(arguments.get("keys")), dumps(arguments))
+
+
+def _is_made_otherwise(call: Call, arguments: Json) -> bool:
+    if call.method != _CREATE_INDEX:
+        return False
+    made = RUN.indexes.get(call.url, {}).get(dumps(arguments.get("keys")))
+    return made is not None and made != dumps(arguments)
 
 
 def forget() -> None:

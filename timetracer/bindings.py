@@ -48,6 +48,7 @@ class Run:
         used: the events that answered calls and are not looked through yet.
         births: how many bindings were born.
         wrote: whether a write of data was replayed.
+        indexes: the indexes that were made in replay, by namespace and keys.
         by_look: the fields, by namespace, whose values were bound only because the program stores
             them.
         looks: those values.
@@ -60,6 +61,7 @@ class Run:
     used: list[Any] = field(default_factory=list)
     births: int = 0
     wrote: bool = False
+    indexes: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     by_look: dict[str, set[str]] = field(default_factory=dict)
     looks: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
@@ -104,6 +106,7 @@ class Run:
     def forget(self) -> None:
         """Begin anew, as a new process does."""
         self.wrote = False
+        self.indexes.clear()
         self.pairs = _Table()
         self.owners.clear()
         self.used.clear()

@@ -246,6 +246,7 @@ class Session:
     def _note(self, match: Match, call: Call, reads: bool) -> None:
         self._replayed_write = self._replayed_write or not reads
         RUN.wrote = RUN.wrote or not (reads or ambient.is_ambient(call))
+        ambient.note(call)
         match.event.reason, match.event.bound_values = match.reason, match.bound
         if logger.isEnabledFor(logging.DEBUG):
             shown = ", ".join(f"{one} is now {two}" for one, two in match.bound)
