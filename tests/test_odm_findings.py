@@ -227,3 +227,32 @@ def test_a_clash_is_of_the_value_that_clashed(
     assert run_offline(CLASHES, *arguments, "replay", "-").stdout == same
     changed = run_offline(CLASHES, *arguments, "replay", "changed").stdout
     assert changed == f"True True True\nMissError MissError\n{clash}\n"
+
+
+SECONDS = """
+import sys
+from pymongo import MongoClient
+from timetracer import use_cassette
+from timetracer.plugins import enable_pymongo
+import time
+enable_pymongo()
+uri, database, cassette, mode = sys.argv[1:]
+things = MongoClient(uri, connect=False)[database]["things"]
+with use_cassette(cassette, mode=mode):
+    now = int(time.time())
+    stored = {}
+    for number, later in enumerate((0, 0, 0) if mode == "record" else (0, 1, 3)):
+        document = {"at": now + later, "n": number}
+        stored[things.insert_one(document).inserted_id] = now + later
+    found = {one["_id"]: one["at"] for one in things.find({}, sort=[("n", 1)])}
+    one = things.find_one({"n": 1})
+    print(found == stored, one["at"] == stored[one["_id"]])
+"""
+
+
+def test_times_of_one_second_may_be_those_of_several(
+    mongodb: str, database: str, tmp_path: Path
+) -> None:
+    arguments = (mongodb, database, str(tmp_path / "x.json"))
+    assert run_program(SECONDS, *arguments, "record").stdout == "True True\n"
+    assert run_offline(SECONDS, *arguments, "replay").stdout == "True True\n"

@@ -143,6 +143,8 @@ class Bindings:
         self.directories: Callable[[], Pairs] = tuple
         self._own = _Table()
         self._ordered: list[tuple[str, str]] = []
+        self._bore: dict[str, tuple[str, bytes]] = {}
+        self._times: dict[str, dict[str, str]] = {}
 
     @property
     def any(self) -> bool:
@@ -209,6 +211,34 @@ class Bindings:
             self.run.owners.setdefault(recorded.key, self.path)
             self.run.births += 1
 
+    def note_times(self, pairs: Iterable[tuple[Token, Token]], line: bytes) -> None:
+        """Keep apart what one recorded time stands for in several documents: two that were stored
+        in one second may be stored in two.
+
+        Args:
+            pairs: recorded and live time, of a call.
+            line: the event that answers it, whose ids are those of its documents.
+        """
+        for recorded, live in pairs:
+            known, before = self._bore.setdefault(recorded.key, (live.key, line))
+            if known != live.key:
+                for other, text in ((known, before), (live.key, line)):
+                    for token in tokens(text.decode("utf-8", "replace")):
+                        if token.kind == ID:
+                            self._times.setdefault(token.key, {})[recorded.key] = other
+
+    def _shown_in_documents(self) -> Callable[[Token], str | None]:
+        """Return what gives the live values of a text's tokens, in their order."""
+        document: dict[str, str] = {}
+
+        def shown(token: Token) -> str | None:
+            nonlocal document
+            if token.kind == ID:
+                document = self._times.get(token.key, document)
+            return document.get(token.key) or self.shown(token)
+
+        return shown
+
     def with_live_values_in(self, text: bytes) -> bytes:
         """Return recorded JSON text with the live values in place of the recorded ones; the same
         object where there is nothing to do."""
@@ -216,7 +246,7 @@ class Bindings:
         if not self.any:
             return text
         plain = text.decode(errors="surrogateescape")
-        filled = replace(plain, self.shown)
+        filled = replace(plain, self._shown_in_documents() if self._times else self.shown)
         if "Binary(b" in plain:
             filled = replace_in_reprs(filled, self.shown)
         return text if filled == plain else filled.encode(errors="surrogateescape")
