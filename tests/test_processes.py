@@ -156,6 +156,8 @@ def test_an_interrupted_script_replaces_no_cassette(script: Script, number: int)
     script.write("""
         print(things.count_documents({}), flush=True)
         if "--interrupt" in sys.argv:
+            import signal
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # not so in the background
             os.kill(os.getpid(), int(sys.argv[2]))
             time.sleep(5)
         things.find_one()

@@ -215,11 +215,15 @@ SLOW = """
 """
 
 
+LISTENING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+"""A process that is started in the background ignores SIGINT."""
+
+
 def interrupted(project: Project, how: signal.Signals, *arguments: str) -> str:
     """Record until the second test waits, end the process, and return what it printed."""
     (project.path / "waiting").unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-c", PYTEST, *plugin_arguments(), *arguments],
+        [sys.executable, "-c", LISTENING + PYTEST, *plugin_arguments(), *arguments],
         cwd=project.path,
         env=environment({"WAIT": "1", "PYTEST_ADDOPTS": None, "CI": None}),
         text=True,
