@@ -76,14 +76,13 @@ def is_ambient(call: Call) -> bool:
     return row is not None and row.fits(key_to_json(call.key))
 
 
-def find(call: Call, cassette: Cassette | None, where: str, *, wrote: bool) -> Match | None:
+def find(call: Call, cassette: Cassette | None, where: str) -> Match | None:
     """Return an event that answers a start-up call, None where no cassette has one.
 
     Args:
         call: a call that the session's own cassette has no unused event for.
         cassette: that cassette, None where there is none.
         where: its path, whether or not it is there.
-        wrote: whether the process has replayed a write, so that the data may be others.
     """
     row = AMBIENT.get(call.method)
     arguments = key_to_json(call.key) if row is not None else None
@@ -91,7 +90,7 @@ def find(call: Call, cassette: Cassette | None, where: str, *, wrote: bool) -> M
         return None
     wanted = _text(call.method, call.url, arguments, _recorded)
     own = _own_answers(cassette).get(wanted, []) if cassette is not None else []
-    if not row.steady and (wrote or own):
+    if not row.steady and (RUN.wrote or own):
         return None
     if _is_made_otherwise(call, arguments):
         return None
@@ -101,8 +100,15 @@ def find(call: Call, cassette: Cassette | None, where: str, *, wrote: bool) -> M
     return None
 
 
-def note(call: Call) -> None:
-    """Note which index a call makes, since none with the same keys can be made otherwise then."""
+def note(call: Call, reads: bool) -> None:
+    """Note that a call was replayed: after one that writes, the data may be others, and once an
+    index is made, none with the same keys can be made otherwise.
+
+    Args:
+        call: the call.
+        reads: whether it only reads.
+    """
+    RUN.wrote = RUN.wrote or not (reads or is_ambient(call))
     if call.method == _CREATE_INDEX:
         arguments = key_to_json(call.key)
         made = RUN.indexes.setdefault(call.url, {})

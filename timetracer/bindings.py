@@ -143,7 +143,7 @@ class Bindings:
         self.directories: Callable[[], Pairs] = tuple
         self._own = _Table()
         self._ordered: list[tuple[str, str]] = []
-        self._bore: dict[str, tuple[str, bytes]] = {}
+        self._bore: dict[str, tuple[str, Any]] = {}
         self._times: dict[str, dict[str, str]] = {}
 
     @property
@@ -211,19 +211,19 @@ class Bindings:
             self.run.owners.setdefault(recorded.key, self.path)
             self.run.births += 1
 
-    def note_times(self, pairs: Iterable[tuple[Token, Token]], line: bytes) -> None:
+    def note_times(self, pairs: Iterable[tuple[Token, Token]], event: Any) -> None:
         """Keep apart what one recorded time stands for in several documents: two that were stored
         in one second may be stored in two.
 
         Args:
             pairs: recorded and live time, of a call.
-            line: the event that answers it, whose ids are those of its documents.
+            event: the event that answers it, whose ids are those of its documents.
         """
         for recorded, live in pairs:
-            known, before = self._bore.setdefault(recorded.key, (live.key, line))
+            known, before = self._bore.setdefault(recorded.key, (live.key, event))
             if known != live.key:
-                for other, text in ((known, before), (live.key, line)):
-                    for token in tokens(text.decode("utf-8", "replace")):
+                for other, one in ((known, before), (live.key, event)):
+                    for token in tokens(one.line.decode("utf-8", "replace")):
                         if token.kind == ID:
                             self._times.setdefault(token.key, {})[recorded.key] = other
 

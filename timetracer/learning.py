@@ -45,7 +45,7 @@ from timetracer.pairing import moved, pair_events
 from timetracer.shared_parts import is_shared
 from timetracer.stores import Store, split_suffix
 from timetracer.stores.files import FileStore
-from timetracer.volatile import ID, TIME, Token, looks_made, skeleton, tokens
+from timetracer.volatile import TIME, Token, is_object_id, looks_made, skeleton, tokens
 
 # ------------------------------------------------------------------------------------- two paths
 
@@ -288,8 +288,8 @@ class RecordedTwice(Evidence):
         assert self.other is not None
         if recorded.kind == TIME:
             return same_moment(recorded, live, self.clock, self.other.clock)
-        if len(recorded.key) == 24 and recorded.kind == ID:
-            return self.made_object_id(recorded) and self.other.made_object_id(live)
+        if is_object_id(recorded) and self.made_object_id(recorded):
+            return self.other.made_object_id(live)
         return recorded.key in self.made and live.key in self.other.made
 
     def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:

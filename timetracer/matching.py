@@ -607,7 +607,7 @@ def _compared(
             bindings.bear(fit.born)
             times = [pair for pair in fit.born if pair[0].kind == TIME]
             if times and not asked.reads:
-                bindings.note_times(times, event.line)
+                bindings.note_times(times, event)
             if fit.by_look:
                 bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks)
             event.keep_bound(fit.placeholders)

@@ -22,7 +22,6 @@ from itertools import chain
 from typing import Any, cast
 
 from timetracer import ambient, directories, document, frozen_time, ledger, runs
-from timetracer.bindings import RUN
 from timetracer.call_sites import here, site_of
 from timetracer.cassette import (
     BODY_HASH,
@@ -228,7 +227,7 @@ class Session:
         for layer in self.layers if match is None else ():
             match = match or layer.take(call, reads=reads)
         if match is None and self.recording is None and AMBIENT in self.config.levels:
-            match = ambient.find(call, self.cassette, self.where, wrote=RUN.wrote)
+            match = ambient.find(call, self.cassette, self.where)
         return match
 
     def _expect(self, verification: Verification, call: Call, reads: bool) -> None:
@@ -245,8 +244,7 @@ class Session:
 
     def _note(self, match: Match, call: Call, reads: bool) -> None:
         self._replayed_write = self._replayed_write or not reads
-        RUN.wrote = RUN.wrote or not (reads or ambient.is_ambient(call))
-        ambient.note(call)
+        ambient.note(call, reads)
         match.event.reason, match.event.bound_values = match.reason, match.bound
         if logger.isEnabledFor(logging.DEBUG):
             shown = ", ".join(f"{one} is now {two}" for one, two in match.bound)
