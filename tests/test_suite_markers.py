@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from tests.support.offline import run_program
-from tests.support.server import Server
-from tests.test_suite import Project, make
+from tests.test_suite import Project, project
 
-
-@pytest.fixture
-def project(tmp_path: Path, mongodb_server: Server, database: str) -> Project:
-    """An empty project."""
-    directory = tmp_path / "project"
-    directory.mkdir()
-    return make(directory, mongodb_server, database)
+__all__ = ["project"]
 
 
 IGNORING = """

@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.server import Server
-from tests.test_suite import Project, make
+from tests.test_suite import Project
+from tests.test_suite_plugins import project
 from timetracer.config import CHILD_VARIABLE
 from timetracer.integrations.children import STARTUP
 from timetracer.integrations.out_of_reach import Start, python_options
 
-
-@pytest.fixture
-def project(tmp_path: Path, mongodb_server: Server, database: str) -> Project:
-    """An empty project, whose modules can be imported by its processes."""
-    directory = tmp_path / "project"
-    directory.mkdir()
-    project = make(directory, mongodb_server, database)
-    project.write("pytest.ini", "[pytest]\npythonpath = .\n")
-    return project
+__all__ = ["project"]
 
 
 def header(project: Project, name: str) -> dict[str, Any]:

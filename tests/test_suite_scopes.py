@@ -7,22 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.support.offline import environment
-from tests.support.server import Server
 from tests.test_pytest_plugin import plugin_arguments
-from tests.test_suite import AT_IMPORT, MISSES, PYTEST, Project, make
+from tests.test_suite import AT_IMPORT, MISSES, PYTEST, Project, project
 
-
-@pytest.fixture
-def project(tmp_path: Path, mongodb_server: Server, database: str) -> Project:
-    """An empty project."""
-    directory = tmp_path / "project"
-    directory.mkdir()
-    return make(directory, mongodb_server, database)
+__all__ = ["project"]
 
 
 def events(project: Project, name: str) -> list[str]:
