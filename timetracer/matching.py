@@ -630,6 +630,8 @@ def _changed_nothing(event: Any) -> bool:
     """Tell whether a write found a document and left it as it was: with another value it may not
     have."""
     text = event.result_text
+    if b'"upserted":' in text and b'"upserted":[]' not in text:
+        return False
     return b'"nModified":0' in text and not (b'"n":0' in text or b'"nMatched":0' in text)
 
 
