@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -234,25 +235,29 @@ import sys
 from pymongo import MongoClient
 from timetracer import use_cassette
 from timetracer.plugins import enable_pymongo
-import time
 enable_pymongo()
-uri, database, cassette, mode = sys.argv[1:]
+uri, database, cassette, mode, ids, now, *later = sys.argv[1:]
 things = MongoClient(uri, connect=False)[database]["things"]
 with use_cassette(cassette, mode=mode):
-    now = int(time.time())
     stored = {}
-    for number, later in enumerate((0, 0, 0) if mode == "record" else (0, 1, 3)):
-        document = {"at": now + later, "n": number}
-        stored[things.insert_one(document).inserted_id] = now + later
+    for number, seconds in enumerate(map(int, later)):
+        document = {"at": int(now) + seconds, "n": number}
+        if ids == "own":
+            document["_id"] = "abc"[number]
+        stored[things.insert_one(document).inserted_id] = document["at"]
     found = {one["_id"]: one["at"] for one in things.find({}, sort=[("n", 1)])}
     one = things.find_one({"n": 1})
     print(found == stored, one["at"] == stored[one["_id"]])
 """
 
 
+@pytest.mark.parametrize("ids", ["made", "own"])
+@pytest.mark.parametrize("later", ["013", "001", "123", "000"])
 def test_times_of_one_second_may_be_those_of_several(
-    mongodb: str, database: str, tmp_path: Path
+    mongodb: str, database: str, tmp_path: Path, ids: str, later: str
 ) -> None:
     arguments = (mongodb, database, str(tmp_path / "x.json"))
-    assert run_program(SECONDS, *arguments, "record").stdout == "True True\n"
-    assert run_offline(SECONDS, *arguments, "replay").stdout == "True True\n"
+    now = str(int(time.time()))
+    recorded = run_program(SECONDS, *arguments, "record", ids, now, *"000")
+    replayed = run_offline(SECONDS, *arguments, "replay", ids, now, *later)
+    assert (recorded.stdout, replayed.stdout) == ("True True\n", "True True\n")

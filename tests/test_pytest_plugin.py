@@ -543,7 +543,8 @@ def test_pytest_starts_without_driver_and_core_also_where_there_is_no_driver(
         """
         import sys
 
-        OURS = {"timetracer", "timetracer.integrations", "timetracer.integrations.pytest"}
+        OURS = {"timetracer", "timetracer.integrations"}
+        OURS |= {f"timetracer.integrations.{name}" for name in ("pytest", "pytest_names")}
         HEAVY = {"pymongo", "bson", "wrapt", "orjson"}
 
         def test_start(timetracer_record, timetracer_replay, timetracer_auto):

@@ -198,6 +198,7 @@ class Fit:
         placeholders: with those that the calls show.
         by_look: the fields whose values were bound only because the program stores them.
         looks: those values.
+        times: the times of the calls, as recorded and live value, also those that are the same.
     """
 
     def __init__(
@@ -228,7 +229,7 @@ class Fit:
         self._writes = Place(writes=writes)
         self._ignore = ignore
         self._path: list[str] = []
-        self._times: list[tuple[Token, Token]] = []
+        self.times: list[tuple[Token, Token]] = []
         self._numbers: list[tuple[float, float]] = []
 
     def fits(self, recorded: Json, live: Json, recorded_url: str, live_url: str) -> bool:
@@ -236,7 +237,7 @@ class Fit:
         return (
             self._text(recorded_url, live_url, self._writes)
             and self._value(recorded, live, self._root)
-            and (not self._numbers or are_durations(self._numbers, self._times))
+            and (not self._numbers or are_durations(self._numbers, self.times))
         )
 
     def _value(self, recorded: Json, live: Json, place: Place, key: str = "") -> bool:
@@ -377,7 +378,7 @@ class Fit:
 
     def _is_itself(self, token: Token) -> bool:
         if token.kind == TIME:
-            self._times.append((token, token))
+            self.times.append((token, token))
             return True
         self._kept.add(token.key)
         changed = {key for one, two in self.born if one.kind != TIME for key in (one.key, two.key)}
@@ -406,7 +407,7 @@ class Fit:
         if not alike(recorded, live, place):
             return False
         if recorded.kind == TIME:
-            self._times.append((recorded, live))
+            self.times.append((recorded, live))
         self.needed.add(UNIFIED)
         return True
 

@@ -8,9 +8,11 @@ times may be bound anew, since they are cut to milliseconds or seconds.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect, insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import repeat
 from threading import RLock
 from typing import Any
 
@@ -117,6 +119,15 @@ class Run:
 
 
 _MOST_WAITING = 10_000
+_ID_FIELD = re.compile(r'("_id":(?:"(?:[^"\\]|\\.)*"|-?\d+|\{"\$[a-zA-Z]+":"[^"]*"\}))')
+"""A document's id in JSON text, with its name."""
+
+
+def _documents_in(line: bytes) -> list[str]:
+    """Return what names the documents in an event: their ids, and any that look made up."""
+    text = line.decode("utf-8", "replace")
+    return [*_ID_FIELD.findall(text), *(token.key for token in tokens(text) if token.kind == ID)]
+
 
 RUN = Run()
 
@@ -143,7 +154,7 @@ class Bindings:
         self.directories: Callable[[], Pairs] = tuple
         self._own = _Table()
         self._ordered: list[tuple[str, str]] = []
-        self._bore: dict[str, tuple[str, Any]] = {}
+        self._bore: dict[str, tuple[str, list[Any]]] = {}
         self._times: dict[str, dict[str, str]] = {}
 
     @property
@@ -220,15 +231,19 @@ class Bindings:
             event: the event that answers it, whose ids are those of its documents.
         """
         for recorded, live in pairs:
-            known, before = self._bore.setdefault(recorded.key, (live.key, event))
-            if known != live.key:
-                for other, one in ((known, before), (live.key, event)):
-                    for token in tokens(one.line.decode("utf-8", "replace")):
-                        if token.kind == ID:
-                            self._times.setdefault(token.key, {})[recorded.key] = other
+            if recorded.key not in self._bore:  # what was the same in both runs bore nothing
+                self._bore[recorded.key] = (recorded.key, event.used_before_with(recorded.text))
+            moment, events = self._bore[recorded.key]
+            if moment == live.key:
+                events.append(event)
+                continue
+            for other, one in (*zip(repeat(moment), events), (live.key, event)):
+                for name in _documents_in(one.line):
+                    self._times.setdefault(name, {})[recorded.key] = other
+            self._bore[recorded.key] = ("", [])  # each its own from now on
 
-    def _shown_in_documents(self) -> Callable[[Token], str | None]:
-        """Return what gives the live values of a text's tokens, in their order."""
+    def _shown_in_documents(self, text: str) -> str:
+        """Return a text with live values, the times of each document its own."""
         document: dict[str, str] = {}
 
         def shown(token: Token) -> str | None:
@@ -237,7 +252,11 @@ class Bindings:
                 document = self._times.get(token.key, document)
             return document.get(token.key) or self.shown(token)
 
-        return shown
+        filled = []
+        for part in _ID_FIELD.split(text):
+            document = self._times.get(part, document)
+            filled.append(replace(part, shown))
+        return "".join(filled)
 
     def with_live_values_in(self, text: bytes) -> bytes:
         """Return recorded JSON text with the live values in place of the recorded ones; the same
@@ -246,7 +265,7 @@ class Bindings:
         if not self.any:
             return text
         plain = text.decode(errors="surrogateescape")
-        filled = replace(plain, self._shown_in_documents() if self._times else self.shown)
+        filled = self._shown_in_documents(plain) if self._times else replace(plain, self.shown)
         if "Binary(b" in plain:
             filled = replace_in_reprs(filled, self.shown)
         return text if filled == plain else filled.encode(errors="surrogateescape")

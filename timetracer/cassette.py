@@ -183,6 +183,12 @@ class Event:
         """Tell whether no event before this one holds a text that looks made up."""
         return self.cassette.first_with(text) >= self.eid
 
+    def used_before_with(self, text: str) -> list[Event]:
+        """Return the events before this one that answered a call and hold a text."""
+        first, wanted = self.cassette.first_with(text), text.encode("utf-8", "replace")
+        before = self.between(first - 1, self.eid - 1) if first else []
+        return [one for one in before if one.used and wanted in one.line]
+
     def arguments(self) -> Json:
         """Return the recorded arguments, a fresh JSON value; None where none were kept."""
         text = self._text.arguments

@@ -59,6 +59,7 @@ class Exchange:
         sealed: whether replies are ciphertext, of automatic encryption, and not to be kept.
         lacking_id: caller's documents that had no `_id` before the call.
         client: the client that makes the call; known once it is made.
+        eid: the number of its event while it is recorded, 0 where it is not.
     """
 
     row: MethodRow
@@ -69,6 +70,7 @@ class Exchange:
     sealed: bool = False
     lacking_id: tuple[Any, ...] = ()
     client: Any = None
+    eid: int = 0
 
 
 class Reply(Protocol):

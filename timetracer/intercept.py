@@ -178,6 +178,7 @@ def _call(
         return _give(exchange, plugin, session, event)
     token = _enter(exchange, plugin, session)
     ticket = session.begin() if errand is None else errand.begin(session)
+    exchange.eid, _ = ticket
     if errand is not None:
         errand.when_cancelled(
             lambda: _keep_error(
@@ -316,6 +317,7 @@ async def _call_async(
         return _give(exchange, plugin, session, event)
     token = _enter(exchange, plugin, session)
     ticket = session.begin()
+    exchange.eid, _ = ticket
     try:
         result = await wrapped(*args, **kwargs)
     except (Exception, asyncio.CancelledError) as error:

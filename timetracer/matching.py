@@ -280,7 +280,10 @@ class Index:
         group.ready = True
 
     def _may_answer(self, event: Any, asked: _Asked) -> bool:
-        """Tell whether neither the order nor a matcher of the user's stands against it."""
+        """Tell whether neither the order, nor a matcher of the user's, nor the transaction that is
+        to be ended stands against it."""
+        if asked.call.ends and not _ends_its_transaction(event, asked.call):
+            return False
         if self._matchers:
             recorded = ComparedCall(event.lib, event.method, event.url, event.values())
             if not all(matcher(recorded, asked.compared) for matcher in self._matchers):
@@ -605,9 +608,8 @@ def _compared(
             and index._may_answer(event, asked)
         ):
             bindings.bear(fit.born)
-            times = [pair for pair in fit.born if pair[0].kind == TIME]
-            if times and not asked.reads:
-                bindings.note_times(times, event)
+            if not asked.reads:
+                bindings.note_times(fit.times, event)
             if fit.by_look:
                 bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks)
             event.keep_bound(fit.placeholders)
@@ -664,6 +666,16 @@ def _repeat(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
         return None
     event = group.last.get(asked.call.key)
     return None if event is None else Match(event, "repeat")
+
+
+def _ends_its_transaction(event: Any, call: Call) -> bool:
+    """Tell whether an event ended the transaction that a call ends, as far as the recording tells:
+    threads may have got some of each other's operations, but not all."""
+    recorded = event.result().get("ends")
+    answered = {
+        one.eid for one in call.ends if getattr(one, "cassette", None) is event.cassette
+    }
+    return not (recorded and answered) or not answered.isdisjoint(recorded)
 
 
 def _contradicts(event: Any, call: Call) -> bool:

@@ -44,6 +44,8 @@ class Call:
         url: the namespace, as in `Signature`.
         arguments: the arguments that change the answer, by name; a snapshot is in `key`.
         key: the arguments as BSON bytes, or as JSON bytes where BSON cannot hold them.
+        ends: what of the transaction that it ends: while recording, the numbers of the events of
+            its operations; in replay, the events that answered them.
     """
 
     lib: str
@@ -51,6 +53,7 @@ class Call:
     url: str
     arguments: dict[str, Any] = field(repr=False)
     key: bytes = field(repr=False)
+    ends: tuple[Any, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,10 @@ _NAMED = re.compile(rb'"shared": ?"((?:events|body)-[0-9a-f]{20})"')
 _NAME = re.compile(r"(?:events|body)-[0-9a-f]{20}")
 _LONGEST_REFERENCE = 80
 
-_ITS_OWN = (b'"continued":', b'"after":[', b'"cancelled":', b"CancelledError", b"<?")
+_ITS_OWN = (
+    *(b'"continued":', b'"after":[', b'"ends":[', b'"cancelled":'),
+    *(b"CancelledError", b"<?"),
+)
 """What an event that is never shared holds: it names other events' numbers or rests on its own
 duration; or it has what would be taken for the place of a value."""
 

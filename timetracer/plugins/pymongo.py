@@ -359,6 +359,7 @@ class PyMongo:
         if lib not in clients.enabled or lib in session.passthrough:
             return None
         method = row.method
+        ended: list[tuple[str, Any]] = []
         if row.scope in ("collection", "database"):
             compared = {
                 name: value if type(value) in _BARE else _plain(value)
@@ -384,7 +385,8 @@ class PyMongo:
             }
         elif row.scope == "session":
             method = "COMMIT" if arguments["command_name"] == "commitTransaction" else "ABORT"
-            compared = {"operations": transactions.pop(instance, [])}
+            ended = transactions.pop(instance, [])
+            compared = {"operations": [name for name, _ in ended]}
         elif row.scope == "cursor":
             operation = arguments["operation"]
             compared = cursors.query_arguments(operation)
@@ -398,7 +400,14 @@ class PyMongo:
             }
             if instance._collation is not None:
                 compared["collation"] = _plain(instance._collation)
-        return Call(lib, method, url, compared, key_of(compared, options))
+        return Call(
+            lib,
+            method,
+            url,
+            compared,
+            key_of(compared, options),
+            tuple(event for _, event in ended if event),
+        )
 
     @staticmethod
     def _leave_out_driver_made(
@@ -433,7 +442,11 @@ class PyMongo:
             ]
         driver_session = _explicit_session(exchange)
         if driver_session is not None:
-            _note_operation(driver_session, exchange)
+            _note_operation(driver_session, exchange, exchange.eid)
+            if exchange.call.ends:
+                outcome.extras["ends"] = [
+                    event if type(event) is int else event.eid for event in exchange.call.ends
+                ]
             outcome.extras["session"] = {
                 name: to_json(getattr(driver_session, name))
                 for name in ("cluster_time", "operation_time")
@@ -466,7 +479,7 @@ class PyMongo:
                 if isinstance(current_session, Session):
                     current_session.driver_documents.pop(id(document), None)
         if driver_session is not None:
-            _note_operation(driver_session, exchange)
+            _note_operation(driver_session, exchange, event)
             _restore(driver_session, result.get("session") or {})
         if isinstance(command, MutableMapping) and "command" in result:
             command.update(from_json(result["command"]))
@@ -575,16 +588,16 @@ def _explicit_session(exchange: Exchange) -> Any:
     return None if getattr(given, "_implicit", True) else given
 
 
-transactions: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
-"""Session -> the calls of the transaction that is open in it: what tells a commit or an abort from
-that of another transaction."""
+transactions: WeakKeyDictionary[Any, list[tuple[str, Any]]] = WeakKeyDictionary()
+"""Session -> the calls of the transaction that is open in it, with the number of each one's event
+or the event that answered it: what tells a commit or an abort from that of another transaction."""
 
 
-def _note_operation(driver_session: Any, exchange: Exchange) -> None:
+def _note_operation(driver_session: Any, exchange: Exchange, event: Any) -> None:
     if exchange.row.scope != "session" and driver_session.in_transaction:
         call = exchange.call
         operations = transactions.setdefault(driver_session, [])
-        operations.append(f"{call.method} {call.url}")
+        operations.append((f"{call.method} {call.url}", event))
 
 
 def _restore(driver_session: Any, times: dict[str, Any]) -> None:
