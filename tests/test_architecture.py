@@ -22,7 +22,7 @@ FLOORS = {
     "matching": 2,
     "volatile": 2,
     "bindings": 2,
-    "directories": 2,
+    "surroundings": 2,
     "relatives": 2,
     "evidence": 2,
     "alike": 2,

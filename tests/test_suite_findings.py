@@ -152,27 +152,3 @@ def test_a_failure_is_told_though_garbage_tells_its_own_meanwhile(project: Proje
     }, ended.text
     assert "on purpose" in ended.text
     assert "INTERNALERROR" not in ended.text
-
-
-def test_paths_below_the_temporary_directory_of_a_run(project: Project) -> None:
-    project.write(
-        "test_paths.py",
-        """
-        from pymongo import MongoClient
-
-        things = MongoClient("{uri}")["{database}"].things
-
-        def test_stored(tmp_path):
-            path = tmp_path / "straße.txt"
-            path.write_text("there")
-            things.insert_one({"path": str(path), "url": path.as_uri()})
-            found = things.find_one({"path": str(path)})
-            assert open(found["path"]).read() == "there"
-            assert found["url"] == path.as_uri()
-            assert things.count_documents({"path": {"$in": [str(path), "elsewhere"]}}) == 1
-        """,
-    )
-    recorded = project.record("--basetemp", str(project.path / "one"))
-    assert (recorded.code, recorded.tests) == (0, 1), recorded.text
-    replayed = project.replay("--basetemp", str(project.path / "other"))
-    assert (replayed.code, replayed.tests, replayed.outcomes) == (0, 1, {}), replayed.text

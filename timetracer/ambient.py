@@ -28,6 +28,7 @@ from timetracer.model import Call, Json
 from timetracer.shared_parts import texts
 from timetracer.stores import split_suffix
 from timetracer.stores.files import FileStore
+from timetracer.surroundings import bare_name, worker
 from timetracer.volatile import Token, replace
 
 logger = logging.getLogger("timetracer")
@@ -88,7 +89,8 @@ def find(call: Call, cassette: Cassette | None, where: str) -> Match | None:
     arguments = key_to_json(call.key) if row is not None else None
     if row is None or not row.fits(arguments):
         return None
-    wanted = _text(call.method, call.url, arguments, _recorded)
+    url = bare_name(call.url, worker())
+    wanted = _text(call.method, url, arguments, _recorded)
     own = _own_answers(cassette).get(wanted, []) if cassette is not None else []
     if not row.steady and (RUN.wrote or own):
         return None
@@ -146,7 +148,8 @@ def _answers(events: Iterable[Event]) -> dict[str, list[Event]]:
     found: dict[str, list[Event]] = {}
     for event in events:
         if event.method in AMBIENT and event.arguments_text is not None and not event.failed:
-            text = _text(event.method, event.url, event.arguments(), lambda token: None)
+            url = bare_name(event.url, event.cassette.recorder)
+            text = _text(event.method, url, event.arguments(), lambda token: None)
             found.setdefault(text, []).append(event)
     return found
 

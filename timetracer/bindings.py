@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import repeat
 from threading import RLock
 from typing import Any
 
-from timetracer.directories import Pairs, replaced
+from timetracer.surroundings import Shown
 from timetracer.volatile import (
     ID,
     TIME,
@@ -54,6 +54,7 @@ class Run:
         by_look: the fields, by namespace, whose values were bound only because the program stores
             them.
         looks: those values.
+        shown: what is around the run in place of what was around its recordings.
         unchanged: values that a live run beside a recording has shown to be the same in both.
     """
 
@@ -66,6 +67,7 @@ class Run:
     indexes: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     by_look: dict[str, set[str]] = field(default_factory=dict)
     looks: set[str] = field(default_factory=set)
+    shown: Shown = field(default_factory=Shown)
     unchanged: set[str] = field(default_factory=set)
     _given: set[str] = field(default_factory=set)
 
@@ -112,6 +114,7 @@ class Run:
         self.pairs = _Table()
         self.owners.clear()
         self.used.clear()
+        self.shown.forget()
         self.unchanged.clear()
         self.by_look.clear()
         self.looks.clear()
@@ -142,16 +145,12 @@ class Bindings:
         path: the cassette's path.
         run: the run's bindings.
         of_test: whether it is the cassette of a test, which clears away what others stored.
-
-    Attributes:
-        directories: gives the run's directories that are others than they were recorded with.
     """
 
     def __init__(self, path: str, run: Run = RUN, *, of_test: bool = False) -> None:
         self.path = path
         self.run = run
         self.of_test = of_test
-        self.directories: Callable[[], Pairs] = tuple
         self._own = _Table()
         self._ordered: list[tuple[str, str]] = []
         self._bore: dict[str, tuple[str, list[Any]]] = {}
@@ -261,7 +260,8 @@ class Bindings:
     def with_live_values_in(self, text: bytes) -> bytes:
         """Return recorded JSON text with the live values in place of the recorded ones; the same
         object where there is nothing to do."""
-        text = replaced(text, self.directories())
+        if self.run.shown.pairs:
+            text = self.run.shown.in_place(text)
         if not self.any:
             return text
         plain = text.decode(errors="surrogateescape")

@@ -15,7 +15,6 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from hashlib import blake2b
 from operator import attrgetter
 from threading import Lock, RLock
@@ -25,7 +24,6 @@ from typing import Any, cast
 from timetracer import document
 from timetracer.bindings import Bindings
 from timetracer.codec import dumps, from_json, loads
-from timetracer.directories import moved, replaced
 from timetracer.driver import Outcome
 from timetracer.errors import MissError, NotCapturedError, TimetracerError
 from timetracer.evidence import UNKNOWN, Evidence, Process, made_values
@@ -46,6 +44,7 @@ from timetracer.model import Call, Json, Signature
 from timetracer.recovery import Spool
 from timetracer.redaction import Redactor, has_placeholders, substitute
 from timetracer.shared_parts import Mark
+from timetracer.surroundings import Pair, Surroundings, held_by
 
 logger = logging.getLogger("timetracer")
 
@@ -355,8 +354,10 @@ class Cassette:
         ]
         self.learned = learned_places(session, path)
         self.bindings = Bindings(path, of_test="node" in session)
-        if "directories" in session:
-            self.bindings.directories = partial(moved, session)
+        self._surroundings = Surroundings(
+            session.get("surroundings") or {}, self._databases, self.bindings.run.shown
+        )
+        self._is_elsewhere = self._surroundings.concern
         self.bound: dict[str, Json] = {}
         self._first: dict[bytes, int] | None = None
         self.events = [Event(text, self) for text in parsed.events]
@@ -406,23 +407,43 @@ class Cassette:
 
     def take(self, call: Call, *, reads: bool = False) -> Match | None:
         """Return the event that answers a call, marked as used, or None for a miss."""
-        return self._index.take(self._as_recorded(call), reads=reads)
+        asked, pairs = self._as_recorded(call)
+        match = self._index.take(asked, reads=reads)
+        if match is None and pairs:
+            return self._index.take(call, reads=reads)
+        self._surroundings.note_used(pairs)
+        return match
 
-    def _as_recorded(self, call: Call) -> Call:
-        """Return a call with the recording's own directories in place of this run's."""
-        pairs = self.bindings.directories()
-        if not any(live in call.key for _, live in pairs):
-            return call
-        text = replaced(dumps(key_to_json(call.key)), pairs, back=True)
-        return replace(call, key=key_of_json(loads(text), text))
+    def _as_recorded(self, call: Call) -> tuple[Call, tuple[Pair, ...]]:
+        """Return a call with what was around the recording in place of what is around this run."""
+        around = self._surroundings
+        if not self._is_elsewhere or not around.may_be_in(call.key + call.url.encode()):
+            return call, ()
+        asked = dumps(key_to_json(call.key)).decode("utf-8", "replace")
+        around.note_asked(f"{asked} {call.url}")
+        asked, pairs = around.of_recording(asked)
+        url, more = around.of_recording(call.url)
+        if not (pairs or more):
+            return call, ()
+        text = asked.encode()
+        key = key_of_json(loads(text), text)
+        return replace(call, url=url, key=key), (*pairs, *more)
+
+    def _databases(self) -> set[str]:
+        return {event.url.partition(".")[0] for event in self.events}
+
+    @property
+    def recorder(self) -> str:
+        """The worker of xdist that recorded it."""
+        return self._surroundings.recorder
 
     def rests_on_looks(self, call: Call) -> bool:
         """Tell whether a call misses because it orders by values that were bound by their look."""
-        return self._index.rests_on_looks(self._as_recorded(call))
+        return self._index.rests_on_looks(self._as_recorded(call)[0])
 
     def nearest(self, call: Call) -> Any:
         """Return the event nearest to a call that missed, with the fields that differ."""
-        return self._index.nearest(self._as_recorded(call))
+        return self._index.nearest(self._as_recorded(call)[0])
 
 
 class Unreadable:
@@ -489,6 +510,7 @@ class Recording:
         first_eid: number of the first event.
         spill_events: how many events wait at most, as long as they can be written.
         marks: where stretches begin that other cassettes may hold too.
+        surroundings: what is around the run, by name, as far as calls hold it.
     """
 
     redactor: Redactor | None = None
@@ -500,6 +522,7 @@ class Recording:
     reached_server: bool = False
     count: int = 0
     marks: list[Mark] = field(default_factory=list)
+    surroundings: dict[str, str] = field(default_factory=dict)
     _pending: list[_Pending] = field(default_factory=list)
     _rendered: dict[int, bytes] = field(default_factory=dict)
     _waiting_bytes: int = 0
@@ -740,7 +763,9 @@ class Recording:
             event.filter_keys,
             body_hash(arguments, masked),
         )
-        made = made_values(f"{texts[0].decode()} {event.url}")
+        asked = f"{texts[0].decode()} {event.url}"
+        self.surroundings.update(held_by(asked))
+        made = made_values(asked)
         return document.event_line(
             event.eid, event.offset_ms, event.duration_ms, signature, *texts, made
         )

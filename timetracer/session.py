@@ -21,7 +21,7 @@ from importlib import metadata
 from itertools import chain
 from typing import Any, cast
 
-from timetracer import ambient, directories, document, frozen_time, ledger, runs
+from timetracer import ambient, document, frozen_time, ledger, runs
 from timetracer.call_sites import here, site_of
 from timetracer.cassette import (
     BODY_HASH,
@@ -474,8 +474,9 @@ class Session:
             session["node"] = self.node
             session["seconds"] = round(self.seconds, 3)
             session["platform"] = sys.platform
-            if found := directories.of_this_run():
-                session["directories"] = found
+        if self.recording is not None and self.recording.surroundings:
+            told = base.get("surroundings") or {}
+            session["surroundings"] = {**self.recording.surroundings, **told}
         session["processes"] = [*(base.get("processes") or ()), self._process_json()]
         if not base or base.get("body_hash") == BODY_HASH:
             session["body_hash"] = BODY_HASH

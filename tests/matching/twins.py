@@ -831,9 +831,26 @@ def _uses(program: Program, name: str) -> list[int]:
     ]
 
 
+def _compared(program: Program) -> list[str]:
+    """The values that are no times and stand where they count."""
+    ignored = {name for call in calls_of(program) for name in _noises(call)}
+    values = program["values"]
+    return [name for name in values if values[name] != "time" and name not in ignored]
+
+
+def _noises(node: Node, *, inside: bool = False) -> Iterator[str]:
+    if isinstance(node, dict):
+        if inside and node.get(MARK) == "made":
+            yield node["name"]
+        for key, value in node.items():
+            yield from _noises(value, inside=inside or key == NOISE)
+    for item in node if isinstance(node, list) else ():
+        yield from _noises(item, inside=inside)
+
+
 def _pairs(program: Program, rng: random.Random) -> list[tuple[str, str]]:
     values = program["values"]
-    names = [name for name in values if values[name] != "time"]
+    names = _compared(program)
     pairs = [(a, b) for a in names for b in names if a < b and values[a] == values[b]]
     rng.shuffle(pairs)
     return pairs
@@ -876,9 +893,10 @@ def one_for_two(program: Program, rng: random.Random) -> int | None:
 
 def two_for_one(program: Program, rng: random.Random) -> int | None:
     """Use a new value from a value's second use on."""
-    for name in rng.sample(sorted(program["values"]), len(program["values"])):
+    names = _compared(program)
+    for name in rng.sample(sorted(names), len(names)):
         uses = _uses(program, name)
-        if len(uses) > 1 and program["values"][name] != "time":
+        if len(uses) > 1:
             new = new_value(program, program["values"][name])
             _rewrite(program, lambda call: _swap_one(call, name, new), after=uses[0])  # noqa: B023
             return uses[1]

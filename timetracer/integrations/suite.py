@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from timetracer import directories, runs
+from timetracer import runs, surroundings
 from timetracer.config import SETTINGS, TraceConfig, configured, force, resolve
 from timetracer.errors import ConfigError, MissError, TimetracerError
 from timetracer.integrations.children import MISS, Children, enable_drivers
@@ -58,7 +58,7 @@ _RENEWS = ("once", "new_episodes")
 WIDE_NAME = re.compile(r"__(?:session|package|module|class)__\.[^/\\]*$")
 """How the cassettes of wider fixtures are named."""
 _RESEED = "randomly_reset_seed"
-_BASETEMP = "basetemp"
+_BASETEMP, _ROOTDIR = "basetemp", "rootdir"
 
 
 @dataclass(slots=True)
@@ -251,7 +251,8 @@ class Suite:
         """Have other plugins leave the random numbers alone that each scope has a seed for."""
         if self._settings.get("entropy") != "off" and hasattr(config.option, _RESEED):
             setattr(config.option, _RESEED, False)
-        directories.watch(_BASETEMP, self._basetemp)
+        surroundings.watch(_BASETEMP, self._basetemp)
+        surroundings.watch(_ROOTDIR, lambda: str(config.rootpath))
 
     def _basetemp(self) -> str | None:
         """Return the directory that `tmp_path` lies in, None as long as no test has asked."""
@@ -268,7 +269,8 @@ class Suite:
             suite.finish()
         self.children.end()
         force()
-        directories.unwatch(_BASETEMP)
+        surroundings.unwatch(_BASETEMP)
+        surroundings.unwatch(_ROOTDIR)
         disable_motor()
         disable_pymongo()
 
