@@ -403,6 +403,20 @@ GUARDS: tuple[Guard, ...] = (
         (*IN_WRITES, "another literal, by whose order is asked"),
     ),
     Guard(
+        "ids that are ordered otherwise",
+        "timetracer.alike:Fit._inverts",
+        _always(False),
+        "a sort by ids is answered as recorded though they were made in another order",
+        ("two ids the other way round, by whose order is asked",),
+    ),
+    Guard(
+        "the transaction that is ended",
+        "timetracer.matching:_ends_its_transaction",
+        _always(True),
+        "a transaction is aborted as another one was, of the same operations",
+        ("a transaction aborted, as another one was",),
+    ),
+    Guard(
         "looks that are names",
         "timetracer.alike:looks_made",
         _always(True),

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from tests.matching.programs import HOUR, Writer, uuid_text
@@ -32,11 +33,15 @@ class Step(NamedTuple):
         op: the operation.
         args: its arguments.
         coll: the collection's name, "" for the trap's own.
+        inside: the calls of a transaction.
+        end: how it ends, "commit" or "abort".
     """
 
     op: str
     args: dict[str, Node]
     coll: str = ""
+    inside: tuple[Step, ...] = ()
+    end: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,14 @@ class Laid:
         twin: place of a call -> what the twin does there.
         stock: documents that are there before the program.
         apart: the place of the call from which on another cassette is used; 0 for none.
+        early: values that the twin makes first of all, in this order.
     """
 
     calls: list[Step]
     twin: dict[int, Step]
     stock: tuple[dict[str, Node], ...] = ()
     apart: int = 0
+    early: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +187,12 @@ def _ordered(writer: Writer) -> Laid:
     sorted_by_it = Step("find", {"filter": {}, "sort": [["ref", 1]]})
     asked = writer.rng.choice([sorted_by_it, _count(ref={"$lt": middle})])
     return Laid([_insert(1, ref=low), _insert(2, ref=middle), asked], {0: _insert(1, ref=high)})
+
+
+def _ids_ordered(writer: Writer) -> Laid:
+    one, two = (writer.made("oid", "id") for _ in range(2))
+    calls = [_insert(one, n=1), _insert(two, n=2), _all()]
+    return Laid(calls, {0: _insert(two, n=1), 1: _insert(one, n=2)}, early=(one, two))
 
 
 # ----------------------------------------------------------------------------- what rests on looks
@@ -451,6 +464,16 @@ def _another_piece(writer: Writer) -> Laid:
     return Laid(calls, {2: _one(ref={"$regex": pieces[1]})})
 
 
+def _other_transaction(writer: Writer) -> Laid:
+    """Two transactions alike, of which the first is committed and the second aborted."""
+
+    def ended(key: int, end: str) -> Step:
+        return Step("transaction", {}, inside=(_insert(key, n=1),), end=end)
+
+    calls = [_insert(1, n=1), ended(2, "commit"), _count(n=1), ended(3, "abort")]
+    return Laid(calls, {1: ended(2, "abort")})
+
+
 def _digest_in_next(writer: Writer) -> Laid:
     """A digest that one cassette stored is stored in the next, too; in the twin another one."""
     one, other = (writer.made("sha1", "text") for _ in range(2))
@@ -470,6 +493,8 @@ TRAPS = (
     Trap("another literal, then the same", _literal_after_another),
     Trap("another literal, then the same beside a made value", _literal_after_another_beside_made),
     Trap("a read once more, after a write", _asked_again),
+    Trap("a transaction aborted, as another one was", _other_transaction),
+    Trap("two ids the other way round, by whose order is asked", _ids_ordered),
     Trap("another secret that is known", _secret_for_another("open", "sesame")),
     Trap("another secret number that is known", _secret_for_another(1234, 5678)),
     Trap("a call left out, then a fresh value for the one it held", _left_out),
@@ -565,13 +590,15 @@ def _lay(writer: Writer, written: Program, trap: Trap) -> None:
     if laid.stock and not isinstance(written["database"], str):
         return  # nothing is there before it is named
     first = max(_numbers(written["calls"]), default=0) + 1
-    calls = [_call(first + place, coll, step) for place, step in enumerate(laid.calls)]
-    changed = [_call(first + place, coll, step) for place, step in laid.twin.items()]
+    numbers = list(accumulate((1 + len(step.inside) for step in laid.calls), initial=first))
+    calls = [_call(numbers[place], coll, step) for place, step in enumerate(laid.calls)]
+    changed = [_call(numbers[place], coll, step) for place, step in laid.twin.items()]
+    early = [node["name"] for node in laid.early]
     written["calls"] += calls
-    written["traps"].append({"kind": trap.kind, "calls": changed})
+    written["traps"].append({"kind": trap.kind, "calls": changed, "early": early})
     written["stock"] += [[coll, list(laid.stock)]] if laid.stock else []
     if laid.apart:
-        written["cut"] = first + laid.apart
+        written["cut"] = calls[laid.apart]["id"]
 
 
 def _numbers(calls: list[Call]) -> list[int]:
@@ -579,7 +606,12 @@ def _numbers(calls: list[Call]) -> list[int]:
 
 
 def _call(number: int, coll: str, step: Step) -> dict[str, Any]:
-    return {"id": number, "op": step.op, "coll": step.coll or coll, "args": step.args}
+    """A call, numbered after those that it holds, of which the first has the number."""
+    inside = [_call(number + place, coll, inner) for place, inner in enumerate(step.inside)]
+    called = {"id": number + len(inside), "op": step.op, "coll": step.coll or coll}
+    if not inside:
+        return {**called, "args": step.args}
+    return {**called, "calls": inside, "end": step.end}
 
 
 def sprung(kind: str) -> Callable[[Program, random.Random], int | None]:
@@ -589,6 +621,7 @@ def sprung(kind: str) -> Callable[[Program, random.Random], int | None]:
         for trap in written["traps"]:
             if trap["kind"] == kind:
                 other = {call["id"]: call for call in trap["calls"]}
+                written["early"] = [*written["early"], *trap["early"]]
                 written["calls"] = [other.get(call["id"], call) for call in written["calls"]]
                 return min(other)
         return None
