@@ -49,7 +49,7 @@ def test_a_call_that_a_test_begins_and_does_not_wait_for_is_in_its_cassette(
         def test_left_to_a_thread():
             def insert():
                 things.insert_one({"_id": 1})
-                begun.set()  # in a replay listeners are silent
+                begun.set()
 
             threading.Thread(target=insert).start()
             assert begun.wait(10)

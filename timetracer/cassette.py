@@ -795,8 +795,31 @@ class Recording:
         if secret and self.redactor is not None:
             shown = self.redactor.redact_event(shown)
         if self.before_record is not None and shown is not None:
-            shown = self.before_record(shown)
+            shown = _as_hooked(self.before_record, shown)
         return shown
+
+
+def _as_hooked(
+    hook: Callable[[dict[str, Json]], dict[str, Json] | None], event: dict[str, Json]
+) -> dict[str, Json] | None:
+    """Return what the user's hook makes of an event. Commands show what arguments and answers do:
+    where the hook changed those alone, the commands are left out."""
+    if "commands" not in event["result"]:
+        return hook(event)
+    before = dumps(event["result"]["commands"]), _beside_commands(event)
+    shown = hook(event)
+    held = shown["result"].get("commands") if shown is not None else None
+    if shown is None or held is None or dumps(held) != before[0]:
+        return shown
+    if _beside_commands(shown) == before[1]:
+        return shown
+    result = {name: item for name, item in shown["result"].items() if name != "commands"}
+    return {**shown, "result": result}
+
+
+def _beside_commands(event: dict[str, Json]) -> bytes:
+    result = {name: item for name, item in event["result"].items() if name != "commands"}
+    return dumps([event["arguments"], result])
 
 
 def _number(event: _Pending) -> int:

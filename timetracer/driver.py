@@ -60,6 +60,7 @@ class Exchange:
         lacking_id: caller's documents that had no `_id` before the call.
         client: the client that makes the call; known once it is made.
         eid: the number of its event while it is recorded, 0 where it is not.
+        hearing: what hears the client's command listeners, None where it has none.
     """
 
     row: MethodRow
@@ -71,6 +72,7 @@ class Exchange:
     lacking_id: tuple[Any, ...] = ()
     client: Any = None
     eid: int = 0
+    hearing: Any = None
 
 
 class Reply(Protocol):

@@ -46,6 +46,9 @@ class Plugin(Protocol):
     def replaying(self, exchange: Exchange, event: Any) -> None:
         """Do what the driver would do beside giving an answer."""
 
+    def telling(self, exchange: Exchange, session: Session, event: Any) -> None:
+        """Tell the program's listeners what they were told when the event was recorded."""
+
     def recorded(self, exchange: Exchange, session: Session, outcome: Outcome) -> None:
         """Add to the outcome what the plugin keeps beside the answer."""
 
@@ -171,6 +174,7 @@ def _call(
     event = session.answer(exchange.call, reads=row.reads, up=_UP_FROM_CALL)
     while (seconds := _cancelled_after(plugin, event)) is not None:
         plugin.replaying(exchange, event)
+        plugin.telling(exchange, session, event)
         if errand is not None and errand.wait(seconds):
             raise asyncio.CancelledError  # in the thread; nobody waits for it any more
         event = session.answer(exchange.call, reads=row.reads)
@@ -311,6 +315,7 @@ async def _call_async(
     event = session.answer(exchange.call, reads=row.reads)
     while (seconds := _cancelled_after(plugin, event)) is not None:
         plugin.replaying(exchange, event)
+        plugin.telling(exchange, session, event)
         await asyncio.sleep(seconds)
         event = session.answer(exchange.call, reads=row.reads)  # nobody cancelled this one
     if event is not None:
@@ -383,13 +388,14 @@ def _cancelled_after(plugin: Plugin, event: Any) -> float | None:
 
 def _give(exchange: Exchange, plugin: Plugin, session: Session, event: Any) -> Any:
     try:
-        return _given(exchange, plugin, event)
+        return _given(exchange, plugin, session, event)
     except MissError as miss:  # such as a result that was not kept
         raise session.keep_miss(miss) from miss.__cause__
 
 
-def _given(exchange: Exchange, plugin: Plugin, event: Any) -> Any:
+def _given(exchange: Exchange, plugin: Plugin, session: Session, event: Any) -> Any:
     plugin.replaying(exchange, event)
+    plugin.telling(exchange, session, event)
     plugin.raise_recorded(exchange, event)
     return exchange.row.reply.give(exchange, event)
 

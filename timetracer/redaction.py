@@ -481,10 +481,12 @@ def _tells_nothing(value: Json) -> bool:
 
 
 class _Where(NamedTuple):
-    """What counts below a place: the rest of the user's paths, names that results have."""
+    """What counts below a place: the rest of the user's paths, names that results have, and paths
+    that begin anywhere."""
 
     paths: tuple[tuple[str, ...], ...] = ()
     aliases: frozenset[str] = frozenset()
+    anywhere: tuple[tuple[str, ...], ...] = ()
 
     def step(self, key: str, *, index: bool = False) -> tuple[_Where, bool]:
         """Return what counts below the key, and whether a path ends there."""
@@ -498,11 +500,14 @@ class _Where(NamedTuple):
                 below.append(rest)
             elif index:
                 below.append(path)
-        return self._replace(paths=tuple(filter(None, below))), () in below
+        further = [path for path in below if path]
+        paths = dict.fromkeys((*further, *self.anywhere)) if self.anywhere else further
+        return self._replace(paths=tuple(paths)), () in below
 
 
 _FIELD = re.compile(r"\$\$?([A-Za-z_][\w.]*)\Z")
-_DISTINCT_VALUES = ("result", "body", "data")
+_IN_REPLIES = ("commands", "reply")
+_DISTINCT_VALUES = (("result", "body", "data"), ("result", *_IN_REPLIES, "values"))
 _NO_ALIASES = frozenset(("", "input", "path"))
 
 
@@ -562,15 +567,39 @@ class Redactor:
         paths = self._paths
         key = arguments.get("key")
         if type(key) is str and self._is_sensitive(key) and "DISTINCT" in _method(event):
-            paths = (*paths, _DISTINCT_VALUES)
+            paths = (*paths, *_DISTINCT_VALUES)
         aliases = {alias for item in arguments.values() for alias in self._aliases(item, "")}
         below_result = _Where(paths, frozenset(aliases))
         new = {}
         for name, item in event.items():
             where = below_result if name == "result" else _Where(paths)
             hidden, below = self._enter(name, item, False, where)
-            new[name] = self._walk(item, hidden, below)
+            if name == "result" and type(item) is dict and "commands" in item:
+                new[name] = self._result_with_commands(item, below)
+            else:
+                new[name] = self._walk(item, hidden, below)
         return event if all(new[name] is event[name] for name in event) else new
+
+    def _result_with_commands(self, result: dict[str, Json], where: _Where) -> Json:
+        """Redact a result with commands: what the user's paths name in arguments and answers
+        stands elsewhere in a command and in its reply, and is secret there, too."""
+        new = {name: item for name, item in result.items() if name != "commands"}
+        new = self._walk(new, False, where)
+        ends = [path_in_commands(path) for path in self._paths]
+        ends += [path[2:] for path in where.paths if path[:2] == _IN_REPLIES]
+        if () in ends:
+            return new
+        anywhere = tuple(end for end in ends if end)
+        below = _Where(anywhere, frozenset(), anywhere)
+        replies = below._replace(aliases=where.aliases)
+        commands = [
+            {
+                name: self._walk(item, False, below if name == "command" else replies)
+                for name, item in entry.items()
+            }
+            for entry in result["commands"]
+        ]
+        return {name: commands if name == "commands" else new[name] for name in result}
 
     def redact_request(self, request: Json) -> Json:
         """Return a request's JSON without secrets; see `redact_event`."""
@@ -758,6 +787,18 @@ class Redactor:
                 yield from self._aliases(item, name)
         elif name not in _NO_ALIASES and self._is_field(value):
             yield name
+
+
+def path_in_commands(path: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return what of a user's path may begin anywhere in a command or its reply; () for a path
+    that ends above that, None for one that names another part of a cassette."""
+    if path[0] in ("request", "response"):
+        return None
+    above = 3 if path[0] != "arguments" and path[1:2] != ("commands",) else 2
+    rest = list(path[above:])
+    while rest[:1] == ["*"]:
+        del rest[0]
+    return tuple(rest)
 
 
 def _method(event: dict[str, Json]) -> str:

@@ -177,6 +177,7 @@ class Session:
         self.seconds = 0.0
         self.topologies: dict[str, Json] = {}
         self.driver_documents: dict[int, Any] = {}
+        self.open_cursors: dict[int, Any] = {}
         self.passthrough = frozenset(config.passthrough)
         self.entropy: Scope | None = None
         self.seed: Seed | None = None

@@ -19,13 +19,13 @@ from typing import Any
 import orjson
 from pymongo.message import _GetMore, _OpMsg
 
-from timetracer.codec import bson_to_json, dumps, from_json, json_to_bson, to_json
-from timetracer.driver import Exchange, RecordedResult
-from timetracer.errors import ReadPastRecordingError
+from timetracer.codec import bson_to_json, dumps, from_json, json_to_bson, loads, to_json
+from timetracer.driver import Exchange, MethodRow, RecordedResult
+from timetracer.errors import MissError, ReadPastRecordingError
 from timetracer.frozen_time import perf_counter
 from timetracer.intercept import begin
 from timetracer.model import Call, Json
-from timetracer.plugins import failures
+from timetracer.plugins import commands, failures
 from timetracer.plugins.replies import (
     embedded_array,
     encode_value,
@@ -302,6 +302,8 @@ class Reading:
         "_recorded",
         "_session",
         "_stream",
+        "_told",
+        "listeners",
     )
 
     def __init__(self, event: RecordedResult, session: Session, call: Call, stream: bool) -> None:
@@ -313,6 +315,8 @@ class Reading:
         self._next = 0
         self._cancels = list(self._recorded.cancelled)
         self._patience = _LONGEST_PATIENCE
+        self._told: tuple[RecordedResult, bytes] | None = None
+        self.listeners: Any = None
 
     @property
     def address(self) -> Any:
@@ -374,13 +378,43 @@ class Reading:
         cursor = (
             b"\x04%b\x00%b" % (kind.encode(), recorded.arrays[number])
             + b"\x12id\x00"
-            + (0 if ended else _REPLAYED + self._event.eid).to_bytes(8, "little")
+            + (0 if ended else number_of(self._event)).to_bytes(8, "little")
             + _string(b"ns", recorded.namespace or namespace)
         )
         token = recorded.tokens[number]
         if token is not None:
             cursor += _embedded(b"postBatchResumeToken", token)
         return _whole(_embedded(b"cursor", _whole(cursor)) + _OK)
+
+    @property
+    def step(self) -> int:
+        """How many replies of its event were given."""
+        return self._next
+
+    def listen(self, client: Any) -> None:
+        """Have a client's listeners told of every further command, if it has any."""
+        self.listeners = commands.listeners_of(client)
+        if self.listeners is not None:
+            self._session.open_cursors[number_of(self._event)] = self
+
+    def tell(self, step: int, answer: Callable[[], Any], session: Any) -> None:
+        """Tell the client's listeners what they were told in a step of the recorded cursor.
+
+        Args:
+            step: the step.
+            answer: gives the documents of its reply, decoded.
+            session: the ClientSession that the cursor has, None for none.
+        """
+        if self.listeners is None:
+            return
+        if self._told is None or self._told[0] is not self._event:
+            kept = self._event.result().get(commands.COMMANDS) or []
+            self._told = self._event, dumps(kept)
+            self._session.open_cursors[number_of(self._event)] = self
+        kept = commands.of_step({commands.COMMANDS: loads(self._told[1])}, step)
+        own = None if getattr(session, "_implicit", True) else session
+        live = commands.Live(answer, own, number_of(self._event))
+        commands.tell(self._session, self.listeners, kept, live)
 
     def _beyond(self, options: Any) -> None:
         recorded = self._recorded
@@ -419,6 +453,11 @@ _REPLAYED = 0x54696D65 << 32
 """What the number of a replayed cursor begins with, so that it is never taken for a server's."""
 
 
+def number_of(event: RecordedResult) -> int:
+    """Return the number of the cursor that an event answers with."""
+    return _REPLAYED + event.eid
+
+
 def is_replayed(number: int) -> bool:
     """Tell whether a cursor of that number was opened in replay."""
     return number >> 32 == _REPLAYED >> 32
@@ -449,20 +488,33 @@ class ReplayedResponse:
 
 def respond(reading: Reading, operation: Any, cursor: Any) -> ReplayedResponse:
     """Return the reply to a query or getMore, decoded by the cursor itself."""
-    if reading.plan is not None:
-        operation.name = "explain"  # as it turns live, once the command is built
-        payload = reading.plan
-    else:
-        kind = "nextBatch" if isinstance(operation, _GetMore) else "firstBatch"
-        namespace = f"{operation.db}.{operation.coll}"
-        payload = reading.reply(kind, namespace, operation.codec_options)
+    kind = "nextBatch" if isinstance(operation, _GetMore) else "firstBatch"
+    try:
+        payload = _payload_of(reading, operation, kind)
+    except MissError:
+        raise
+    except Exception:
+        reading.tell(reading.step, list, operation.session)
+        raise
     docs = cursor._unpack_response(
         _OpMsg(0, payload),
         getattr(operation, "cursor_id", None),
         operation.codec_options,
         user_fields=_DOCUMENT_FIELDS,
     )
+    if reading.listeners is not None:
+        answer = docs[0].get("cursor", {}).get(kind)
+        step = max(reading.step - 1, 0)
+        reading.tell(step, lambda: answer, operation.session)
     return ReplayedResponse(docs, reading.address or _SOMEWHERE)
+
+
+def _payload_of(reading: Reading, operation: Any, kind: str) -> bytes:
+    if reading.plan is not None:
+        operation.name = "explain"  # as it turns live, once the command is built
+        return reading.plan
+    namespace = f"{operation.db}.{operation.coll}"
+    return reading.reply(kind, namespace, operation.codec_options)
 
 
 _SOMEWHERE = ("localhost", 27017)
@@ -473,7 +525,13 @@ _SOMEWHERE = ("localhost", 27017)
 
 @dataclass(frozen=True, slots=True)
 class Find:
-    """The reply to a query: `instance` is the driver's cursor."""
+    """The reply to a query: `instance` is the driver's cursor.
+
+    Attributes:
+        path: where the server's reply has the documents.
+    """
+
+    path: str = "cursor.firstBatch"
 
     def keep(self, exchange: Exchange, result: Any) -> CursorOutcome:
         """Keep the first batch; the cursor leads to what comes later."""
@@ -481,12 +539,13 @@ class Find:
         outcome = CursorOutcome(_session(), exchange.call, address=result.address)
         outcome.explained = operation.name == "explain"
         outcome.stream = _is_tailable(exchange.instance)
-        path = "" if outcome.explained else "cursor.firstBatch"
+        path = "" if outcome.explained else self.path
         more = False
         read: Any = result.docs
         if not outcome.explained:
             cursor = result.docs[0]["cursor"]
             more = bool(cursor["id"])
+            _hold(exchange, outcome, cursor["id"])
             outcome.namespace = str(cursor.get("ns") or "")
             read = cursor["firstBatch"]
         outcome.add(
@@ -499,6 +558,7 @@ class Find:
         """Answer the query with the recorded first batch."""
         cursor = exchange.instance
         reading = Reading(event, _session(), exchange.call, stream=_is_tailable(cursor))
+        reading.listen(cursor.collection.database.client)
         setattr(cursor, LINK, reading)
         return respond(reading, exchange.arguments["operation"], cursor)
 
@@ -507,6 +567,9 @@ def _session() -> Session:
     state = current()
     assert isinstance(state, Session)
     return state
+
+
+_READING_ON = MethodRow("pymongo", "_run_operation", "GET_MORE", Find(), scope="cursor")
 
 
 def _is_tailable(cursor: Any) -> bool:
@@ -520,11 +583,79 @@ def _payload(response: Any, operation: Any) -> bytes | None:
     return getattr(response.data, "payload_document", None)
 
 
-def more(link: CursorOutcome, operation: Any, response: Any) -> None:
+# ------------------------------------------------------------------------------- listeners
+
+
+def _hold(exchange: Exchange, outcome: CursorOutcome, number: Any) -> None:
+    """Keep in mind which recording a cursor on the server has, where somebody listens."""
+    if exchange.hearing is not None and number:
+        exchange.hearing.session.open_cursors[int(number)] = outcome
+
+
+def hearing_on(link: Any, cursor: Any) -> commands.Hearing | None:
+    """Return what hears the listeners while a recorded cursor is read on; None where there are
+    none."""
+    if not isinstance(link, CursorOutcome) or commands.COMMANDS not in link.extras:
+        return None
+    client = cursor._collection.database.client
+    return commands.hearing_of(client, link.session, "cursor.nextBatch")
+
+
+def reading_on(link: CursorOutcome) -> Exchange:
+    """Return the exchange of a recorded cursor that is read on or closed."""
+    return Exchange(_READING_ON, link.call, None, {})
+
+
+def keep_commands(
+    link: CursorOutcome, hearing: commands.Hearing | None, *, known: bool = False, step: int
+) -> None:
+    """Add what listeners heard in a step of a recorded cursor to its event; for the arguments see
+    `Hearing.kept`."""
+    if hearing is not None:
+        before = link.extras.get(commands.COMMANDS) or []
+        link.extras[commands.COMMANDS] = [*before, *hearing.kept(known=known, step=step)]
+
+
+def while_closing(
+    link: CursorOutcome, client: Any, function: Callable[[], Any], *, awaits: bool
+) -> Any:
+    """Close a recorded cursor before its end, and keep what listeners hear of it."""
+    hearing = commands.hearing_of(client, link.session)
+    if hearing is None:
+        return function()
+    return (_close_async if awaits else _close)(link, hearing, function)
+
+
+def _close(link: CursorOutcome, hearing: commands.Hearing, function: Callable[[], Any]) -> Any:
+    try:
+        return hearing.during(reading_on(link), function)
+    finally:
+        keep_commands(link, hearing, step=commands.CLOSING)
+
+
+async def _close_async(
+    link: CursorOutcome, hearing: commands.Hearing, function: Callable[[], Any]
+) -> Any:
+    try:
+        return await hearing.during_async(reading_on(link), function)
+    finally:
+        keep_commands(link, hearing, step=commands.CLOSING)
+
+
+# ------------------------------------------------------------------------------- reading on
+
+
+def more(
+    link: CursorOutcome, operation: Any, response: Any, hearing: commands.Hearing | None = None
+) -> None:
     """Add the reply to a getMore to what was recorded of its cursor."""
     cursor = response.docs[0]["cursor"]
+    payload = _payload(response, operation)
+    keep_commands(link, hearing, known=payload is not None, step=len(link.batches))
+    if hearing is not None:
+        link.session.open_cursors[operation.cursor_id] = link
     batch = batch_of(
-        _payload(response, operation),
+        payload,
         "cursor.nextBatch",
         cursor["nextBatch"],
         operation.codec_options,
@@ -550,15 +681,24 @@ def go_on(link: CursorOutcome) -> CursorOutcome:
     return following
 
 
-def fail(link: CursorOutcome, error: Exception, options: Any) -> None:
+def fail(
+    link: CursorOutcome,
+    error: Exception,
+    options: Any,
+    hearing: commands.Hearing | None = None,
+) -> None:
     """Keep the exception that ended a recorded cursor, whose replies `options` decode."""
+    keep_commands(link, hearing, step=len(link.batches))
     link.error = failures.error_to_json(error, options)
     link.note_begun()
     link.open = False
 
 
-def cancel(link: CursorOutcome, started: float) -> None:
+def cancel(
+    link: CursorOutcome, started: float, hearing: commands.Hearing | None = None
+) -> None:
     """Keep that reading the next batch was cancelled; the cursor may be read on."""
+    keep_commands(link, hearing, step=len(link.batches))
     elapsed = round((perf_counter() - started) * 1000, 3)
     link.cancelled.append([len(link.batches), elapsed])
 
@@ -639,6 +779,7 @@ class CommandCursors:
         if type(result.cursor_id) is not int:  # else the driver itself made it
             outcome.namespace = str(getattr(result, "_ns", "") or "")
         options = self.options(exchange) if self.options else result._collection.codec_options
+        _hold(exchange, outcome, result.cursor_id)
         batch = batch_of(exchange.payload, self.path, result._data, options)
         outcome.add(batch, more=bool(result.cursor_id))
         setattr(result, LINK, outcome)
@@ -649,6 +790,7 @@ class CommandCursors:
         reading = Reading(event, _session(), exchange.call, stream=self.path == "")
         target = self.target(exchange)
         options = self.options(exchange) if self.options else target.codec_options
+        reading.listen(target.database.client)
         cursor = command_cursor(reading, target, options, exchange.arguments, raw=self.raw)
         setattr(cursor, LINK, reading)
         return cursor
@@ -718,7 +860,12 @@ class ChangeStreams:
     """The cursor that a change stream opens, and opens again when it resumes.
 
     `instance` is the stream; what the server's reply changed in it is kept beside the batches.
+
+    Attributes:
+        path: where the server's reply has the documents.
     """
+
+    path: str = "cursor.firstBatch"
 
     def keep(self, exchange: Exchange, result: Any) -> CursorOutcome:
         """Keep the first batch and the stream's place."""
@@ -745,6 +892,7 @@ class ChangeStreams:
             "comment": stream._comment,
         }
         options = stream._target.codec_options
+        reading.listen(stream._client)
         cursor = command_cursor(reading, target, options, arguments)
         setattr(cursor, LINK, reading)
         return cursor

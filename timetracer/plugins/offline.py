@@ -8,7 +8,7 @@ a server, such as a method that has no row, ends in a clear miss.
 from __future__ import annotations
 
 import inspect
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from pymongo.errors import InvalidOperation
@@ -21,8 +21,7 @@ from timetracer.codec import from_json, to_json
 from timetracer.driver import Exchange, GuardRow
 from timetracer.errors import MissError
 from timetracer.model import Json
-from timetracer.plugins import clients
-from timetracer.plugins.cursors import is_replayed
+from timetracer.plugins import clients, commands, cursors
 from timetracer.process import current, process_wide
 from timetracer.session import CURRENT, Session
 
@@ -250,13 +249,27 @@ def rest_cursors(wrapped: Any, client: Any, args: Any, kwargs: Any) -> Any:
     name = "cursor_id" if "cursor_id" in bound else "cursor_ids"
     given = bound[name]
     if isinstance(given, int):
-        if not is_replayed(given):
-            return rest(wrapped, client, args, kwargs)
+        held = _held(given)
+        if not cursors.is_replayed(given):
+            go_on = partial(rest, wrapped, client, args, kwargs)
+            if not isinstance(held, cursors.CursorOutcome):
+                return go_on()
+            awaits = inspect.iscoroutinefunction(wrapped)
+            return cursors.while_closing(held, client, go_on, awaits=awaits)
+        if isinstance(held, cursors.Reading):
+            held.tell(commands.CLOSING, list, bound.get("session"))
     else:
-        bound[name] = [number for number in given if not is_replayed(number)]
+        bound[name] = [number for number in given if not cursors.is_replayed(number)]
         if bound[name]:
             return rest(wrapped, client, (), bound)
     return _awaited(None) if inspect.iscoroutinefunction(wrapped) else None
+
+
+def _held(number: int) -> Any:
+    """Return the recording or the reading of a cursor whose client has listeners, if it is known
+    here; it is forgotten."""
+    state = current()
+    return state.open_cursors.pop(number, None) if isinstance(state, Session) else None
 
 
 def rest_in_thread(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:

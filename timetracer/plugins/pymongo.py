@@ -18,6 +18,7 @@ from time import sleep
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.son import SON
 from pymongo import operations, results
@@ -28,7 +29,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from timetracer import evidence, runs
-from timetracer.codec import from_json, to_json
+from timetracer.codec import from_json, json_to_bson, to_json
 from timetracer.config import resolve as check_settings
 from timetracer.driver import Exchange, GuardRow, MethodRow, Outcome
 from timetracer.entropy import refresh
@@ -37,7 +38,7 @@ from timetracer.frozen_time import perf_counter
 from timetracer.intercept import ERRAND, Installation, begin, resolve, wrapper_for
 from timetracer.matching import key_of, key_to_json
 from timetracer.model import Call
-from timetracer.plugins import clients, cursors, failures, offline
+from timetracer.plugins import clients, commands, cursors, failures, offline
 from timetracer.plugins.canonical import canonical, make_canonical
 from timetracer.plugins.replies import (
     ClientBulk,
@@ -47,6 +48,7 @@ from timetracer.plugins.replies import (
     Nothing,
     Python,
     Result,
+    body_of,
     command_options,
     index_information,
 )
@@ -425,10 +427,13 @@ class PyMongo:
             }
 
     def before(self, exchange: Exchange, session: Session) -> None:
-        """Note which of the caller's documents will get an `_id`."""
+        """Note which of the caller's documents will get an `_id`, and who listens."""
         client = exchange.client = _client_of(exchange)
         if getattr(client, "_encrypter", None) is not None:
             exchange.sealed = True
+        if (listeners := commands.listeners_of(client)) is not None:
+            answer = str(getattr(exchange.row.reply, "path", exchange.row.raw))
+            exchange.hearing = commands.Hearing(session, listeners, answer)
         documents = _documents(exchange)
         if documents:
             exchange.lacking_id = tuple(_lacking_id(documents))
@@ -460,7 +465,25 @@ class PyMongo:
         if id(exchange.arguments.get("document")) in session.driver_documents:
             document = session.driver_documents.pop(id(exchange.arguments["document"]))
             outcome.extras["upload_date"] = to_json(document.get("uploadDate"))
+        if exchange.hearing is not None:
+            known = exchange.payload is not None and not isinstance(outcome, failures.Failed)
+            outcome.extras[commands.COMMANDS] = exchange.hearing.kept(known=known)
         offline.note_topology(exchange.client, session)
+
+    def telling(self, exchange: Exchange, session: Session, event: Any) -> None:
+        """Tell the client's listeners of the recorded commands, if it has any."""
+        if exchange.row.scope == "cursor" and not event.failed:
+            return  # with the reply, as for every further one
+        listeners = commands.listeners_of(_client_of(exchange))
+        if listeners is None:
+            return
+        result = event.result()
+        live = commands.Live(
+            partial(_answer, exchange, result),
+            _explicit_session(exchange),
+            cursors.number_of(event) if "cursor" in result else 0,
+        )
+        commands.tell(session, listeners, commands.of_step(result, 0), live)
 
     def replaying(self, exchange: Exchange, event: Any) -> None:
         """Do to the caller's documents and session what the driver did live."""
@@ -520,6 +543,16 @@ def _options_for(exchange: Exchange) -> Any:
         return exchange.arguments["operation"].codec_options
     given = exchange.arguments.get("codec_options")
     return given or _SCOPES[exchange.row.scope](exchange.instance)[1]
+
+
+def _answer(exchange: Exchange, result: dict[str, Any]) -> Any:
+    """Return the recorded answer, or the first batch of it, as the driver decodes it."""
+    data, cursor = body_of(result), result.get("cursor")
+    if cursor is not None and isinstance(data, list):
+        data = data[: cursor["batches"][0]]
+    given = getattr(exchange.row.reply, "options", None)
+    options = _options_for(exchange) if given is None else given(exchange)
+    return bson.decode(json_to_bson({"v": data}), codec_options=options)["v"]
 
 
 def _client_of(exchange: Exchange) -> Any:
@@ -660,15 +693,20 @@ def _more(wrapped: Any, cursor: Any, operation: Any, args: Any, kwargs: Any) -> 
                 raise asyncio.CancelledError
         return cursors.respond(link, operation, cursor)
     started = perf_counter()
+    hearing = cursors.hearing_on(link, cursor)
     if errand is not None and isinstance(link, cursors.CursorOutcome):
-        errand.when_cancelled(partial(cursors.cancel, link, started))
+        errand.when_cancelled(partial(cursors.cancel, link, started, hearing))
     try:
-        response = wrapped(*args, **kwargs)
+        if hearing is None:
+            response = wrapped(*args, **kwargs)
+        else:
+            exchange = cursors.reading_on(link)
+            response = hearing.during(exchange, partial(wrapped, *args, **kwargs))
     except Exception as error:
         if errand is None or errand.finish():
-            _ended(link, error, operation)
+            _ended(link, error, operation, hearing)
         raise
-    _read_on(cursor, link, operation, response)
+    _read_on(cursor, link, operation, response, hearing)
     return response
 
 
@@ -682,16 +720,21 @@ async def _more_async(wrapped: Any, cursor: Any, operation: Any, args: Any, kwar
             await asyncio.sleep(pause)
         return cursors.respond(link, operation, cursor)
     started = perf_counter()
+    hearing = cursors.hearing_on(link, cursor)
     try:
-        response = await wrapped(*args, **kwargs)
+        if hearing is None:
+            response = await wrapped(*args, **kwargs)
+        else:
+            exchange = cursors.reading_on(link)
+            response = await hearing.during_async(exchange, partial(wrapped, *args, **kwargs))
     except asyncio.CancelledError:
         if isinstance(link, cursors.CursorOutcome):
-            cursors.cancel(link, started)
+            cursors.cancel(link, started, hearing)
         raise
     except Exception as error:
-        _ended(link, error, operation)
+        _ended(link, error, operation, hearing)
         raise
-    _read_on(cursor, link, operation, response)
+    _read_on(cursor, link, operation, response, hearing)
     return response
 
 
@@ -716,18 +759,18 @@ def _describe_cursor_url(cursor: Any) -> str:
     return str(cursor._collection.full_name)
 
 
-def _ended(link: Any, error: Exception, operation: Any) -> None:
+def _ended(link: Any, error: Exception, operation: Any, hearing: Any) -> None:
     if isinstance(link, cursors.CursorOutcome):
-        cursors.fail(link, error, operation.codec_options)
+        cursors.fail(link, error, operation.codec_options, hearing)
 
 
-def _read_on(cursor: Any, link: Any, operation: Any, response: Any) -> None:
+def _read_on(cursor: Any, link: Any, operation: Any, response: Any, hearing: Any) -> None:
     if not isinstance(link, cursors.CursorOutcome):
         return
     try:
         following = cursors.go_on(link)
         setattr(cursor, cursors.LINK, following)
-        cursors.more(following, operation, response)
+        cursors.more(following, operation, response, hearing)
     except Exception as error:
         link.session.failed("read on in", error)
 
@@ -812,7 +855,8 @@ def _installation() -> Installation:
         for flavour in FLAVOURS
         for row in offline.guards(flavour.name, f"{flavour.prefix}MongoClient")
     ]
-    return Installation(PLUGIN, method_rows(), openers, (*offline.SHARED_GUARDS, *guards))
+    shared = (*offline.SHARED_GUARDS, *commands.GUARDS)
+    return Installation(PLUGIN, method_rows(), openers, (*shared, *guards))
 
 
 _installed: Installation | None = None
