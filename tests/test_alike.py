@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 import time
 import uuid
@@ -68,6 +69,17 @@ def made_piece(*, digits: bool) -> str:
     return piece
 
 
+def timed_uuid(version: int, seconds: float) -> str:
+    """A UUID that tells when it was made, as a library makes it that nobody watches."""
+    if version == 7:
+        digits = f"{int(seconds * 1000):012x}7"
+    else:
+        ticks = f"{int(seconds * 10**7) + 0x01B21DD213814000:015x}"
+        digits = f"{ticks[:12]}6{ticks[12:]}"
+    digits = (digits + os.urandom(10).hex())[:32]
+    return str(uuid.UUID(f"{digits[:16]}8{digits[17:]}"))
+
+
 by_turns = itertools.cycle([True, False])
 
 
@@ -85,6 +97,9 @@ MADE: dict[str, Callable[[], Any]] = {
     "UUID as C# wrote it": lambda: Binary.from_uuid(uuid.uuid4(), 6),
     "UUID as bytes": lambda: uuid.uuid4().bytes,
     "UUID of version 1": lambda: str(uuid.uuid1()),
+    "UUID of version 6 by a library": lambda: timed_uuid(6, time.time()),
+    "UUID of version 7 by a library": lambda: timed_uuid(7, time.time()),
+    "digits of one": lambda: timed_uuid(7, time.time()).replace("-", ""),
     "UUID in an address": lambda: f"https://example.com/orders/{uuid.uuid4()}?page=1",
     "now": lambda: in_hours(0),
     "in a week": lambda: in_hours(7 * 24),
@@ -253,6 +268,14 @@ DIFFERENT: dict[str, tuple[Program, Program]] = {
     "a literal for a fresh id": (
         lambda driver: driver(ASKED, filter={"_id": ObjectId()}),
         lambda driver: driver(ASKED, filter={"_id": ObjectId("5" * 24)}),
+    ),
+    "a UUID of yesterday for one of now": (
+        lambda driver: driver(ASKED, filter={"_id": timed_uuid(7, time.time())}),
+        lambda driver: driver(ASKED, filter={"_id": timed_uuid(7, time.time() - 86_400)}),
+    ),
+    "another UUID that tells no time": (
+        lambda driver: driver(ASKED, filter={"_id": f"{'0' * 8}-0000-7000-8000-{'1' * 12}"}),
+        lambda driver: driver(ASKED, filter={"_id": f"{'0' * 8}-0000-7000-8000-{'2' * 12}"}),
     ),
     "text for an id": (
         lambda driver: driver(WRITTEN, document={"_id": ObjectId()}),
@@ -449,6 +472,116 @@ def test_a_value_is_bound_by_the_first_call_that_holds_it(tape: Path) -> None:
     assert both(tape, program) == 3
     with pytest.raises(MissError):
         both(tape, program, other)
+
+
+@pytest.mark.parametrize(
+    ("duration", "given"),
+    [("9000", ""), ("0.001", ""), ("9000", "given")],
+    ids=["at the same time", "before", "that gave it"],
+)
+def test_calls_that_began_at_the_same_time_may_bear_a_value_in_any_order(
+    tape: Path, duration: str, given: str
+) -> None:
+    def one(driver: Driver, made: ObjectId) -> Any:
+        return driver(ASKED, filter={"_id": made})
+
+    def other(driver: Driver, made: ObjectId) -> Any:
+        return driver(WRITTEN, document={"_id": made})
+
+    made = ObjectId()
+    with use_cassette(tape, mode="record"):
+        one(Driver(), made)
+        time.sleep(0.01)
+        other(Driver(), made)
+    text = re.sub(r'"duration_ms": [0-9.]+', f'"duration_ms": {duration}', tape.read_text())
+    tape.write_text(text.replace('"data":1', f'"data":"{made}"') if given else text)
+    with use_cassette(tape, mode="replay"):
+        made = ObjectId()
+        if duration == "9000" and not given:
+            assert (other(Driver(), made), one(Driver(), made)) == (1, 1)
+        else:
+            with pytest.raises(MissError):
+                other(Driver(), made)
+
+
+UPSERTS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "an update": (
+        "UPDATE_ONE",
+        lambda key: {"filter": {"_id": key}, "update": {"$set": {"n": 1}}, "upsert": True},
+        '{"raw_result":{"n":1,"nModified":0,"upserted":{"$oid":"6560a1b2c3d4e5f60718293a"}}}',
+    ),
+    "one of several": (
+        "BULK_WRITE",
+        lambda key: {
+            "requests": [
+                {
+                    "UpdateOne": {
+                        "filter": {"key": key, "n": 0},
+                        "doc": {"$setOnInsert": {"n": 1}},
+                        "upsert": True,
+                    }
+                }
+            ]
+        },
+        '{"bulk_api_result":{"nUpserted":1,"upserted":[{"index":0,"_id":1}]}}',
+    ),
+}
+"""What an upsert does, and its answer where it found no document."""
+
+
+@by_token
+@pytest.mark.parametrize(("method", "arguments", "inserted"), UPSERTS.values(), ids=UPSERTS)
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "found"])
+def test_an_upsert_that_found_no_document_stores_what_its_filter_asks_for(
+    tape: Path,
+    make: Callable[[], Any],
+    method: str,
+    arguments: Callable[[Any], Any],
+    inserted: str,
+    stored: bool,
+) -> None:
+    with use_cassette(tape, mode="record", config=TraceConfig(redact=False)):
+        Driver()(method, **arguments(make()))
+    text = tape.read_text(encoding="utf-8")
+    if stored:
+        tape.write_text(text.replace('"data":1', f'"data":{inserted}'), encoding="utf-8")
+    with use_cassette(tape, mode="replay"):
+        if stored:
+            assert Driver()(method, **arguments(make()))
+        else:
+            with pytest.raises(MissError):
+                Driver()(method, **arguments(make()))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "fits"),
+    [
+        (["a", "b", "c"], ["c", "a", "b"], True),
+        ({"a": 1, "b": True}, {"b": True, "a": 1}, True),
+        ({"a": 1, "b": "$c", "d": 1}, {"b": "$c", "d": 1, "a": 1}, True),
+        ({"a": "$b", "c": "$d"}, {"c": "$d", "a": "$b"}, False),
+        (["a", "b"], ["a", "c"], False),
+        (["a", "b"], ["a"], False),
+    ],
+)
+def test_the_names_of_a_projection_may_come_in_another_order(
+    tape: Path, recorded: Any, asked: Any, fits: bool
+) -> None:
+    def program(projection: Any) -> Program:
+        return lambda driver: [
+            driver(ASKED, filter={}, projection=projection),
+            *(
+                [driver("AGGREGATE", pipeline=[{"$project": projection}])]
+                if isinstance(projection, dict)
+                else []
+            ),
+        ]
+
+    if fits:
+        assert both(tape, program(recorded), program(asked))
+    else:
+        with pytest.raises(MissError):
+            both(tape, program(recorded), program(asked))
 
 
 def test_bytes_in_a_message_are_the_live_ones(tape: Path) -> None:

@@ -152,3 +152,43 @@ def test_a_failure_is_told_though_garbage_tells_its_own_meanwhile(project: Proje
     }, ended.text
     assert "on purpose" in ended.text
     assert "INTERNALERROR" not in ended.text
+
+
+def test_a_module_that_another_test_imports_first(project: Project) -> None:
+    project.write(
+        "shop.py",
+        """
+        from pymongo import MongoClient
+
+        items = MongoClient("{uri}")["{database}"].items
+        items.insert_many([{"_id": number} for number in range(3)])
+        size = items.count_documents({})
+        """,
+    )
+    project.write(
+        "test_early.py",
+        """
+        import shop
+
+        def test_early():
+            assert shop.size == 3
+        """,
+    )
+    project.write(
+        "test_late.py",
+        """
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def shop():
+            import shop
+            return shop
+
+        def test_late(shop):
+            assert shop.items.find_one({"_id": 1}) == {"_id": 1}
+            assert shop.size == 3
+        """,
+    )
+    assert_replays(project, count=2)
+    alone = project.replay("test_late.py")
+    assert (alone.code, alone.tests) == (0, 1), alone.text

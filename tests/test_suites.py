@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites.__main__ import done, table
+from tests.suites.__main__ import done, table, tell_lost
 from tests.suites.engine import RUNS, Outcome, Proof, Result
 from tests.suites.install import Installed
 from tests.suites.table import SUITES, Suite
@@ -90,6 +90,24 @@ def test_of_tests_that_ran_alone_the_others_are_not_lost(tmp_path: Path) -> None
     proof = proof_of(tmp_path, live, {})
     proof.results["alone"] = Result({"a": Outcome("passed"), "h": Outcome("none")})
     assert proof.lost(BY_NAME["alone"]) == ["h"]
+
+
+def test_a_test_that_fails_live_in_an_order_is_not_lost_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = {name: Outcome("passed") for name in "abc"}
+    proof = proof_of(tmp_path, live, live)
+    proof.results["record"] = Result(live)
+    proof.results["reversed"] = Result({**live, "a": Outcome("failed"), "b": Outcome("failed")})
+    assert proof.lost(BY_NAME["reversed"]) == ["a", "b"]
+
+    proof.results["live reversed"] = Result({**live, "b": Outcome("failed")})
+    assert proof.lost(BY_NAME["reversed"]) == ["a"]
+    assert "| 3 of 3 | 1 of 2 |" in table([proof])
+    tell_lost(proof)
+    told = capsys.readouterr().out
+    assert "a: reversed (failed, 0 misses)" in told
+    assert "b: reversed (fails live in that order)" in told
 
 
 def test_results_are_kept(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ the order of keys or members says anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from timetracer.bindings import Bindings
@@ -49,6 +49,7 @@ class Place:
         writes: whether the program stores what stands here.
         free: whether keys, or a list's members, may come in another order.
         bounds: whether what stands here is only a bound that stored values are compared with.
+        names: whether a dict here names fields to give: those that are computed come in its order.
         inside: key -> name of the place below it.
         other: name of the place below any other key, and of a list's members.
         operators: name of the place that this is where all keys begin with "$".
@@ -57,6 +58,7 @@ class Place:
     writes: bool = False
     free: bool = False
     bounds: bool = False
+    names: bool = False
     inside: dict[str, str] = field(default_factory=dict)
     other: str = "plain"
     operators: str = ""
@@ -77,6 +79,7 @@ PLACES: dict[str, Place] = {
             "pipeline": "pipeline",
             "requests": "operations",
             "models": "operations",
+            "projection": "projection",
         },
     ),
     "plain": Place(inside=_BOUNDS),
@@ -85,6 +88,13 @@ PLACES: dict[str, Place] = {
         inside=dict.fromkeys(("$and", "$or", "$nor"), "filters"),
         other="condition",
     ),
+    "upserted": Place(
+        writes=True,
+        free=True,
+        inside=dict.fromkeys(("$and", "$or", "$nor"), "filters"),
+        other="equality",
+    ),
+    "equality": Place(writes=True, operators="operators", other="stored"),
     "filters": Place(other="filter"),
     "condition": Place(operators="operators"),
     "operators": Place(
@@ -113,7 +123,8 @@ PLACES: dict[str, Place] = {
     "pulled": Place(operators="operators", other="pulled"),
     "all pulled": Place(other="members"),
     "pipeline": Place(other="stage"),
-    "stage": Place(inside={"$match": "filter"}),
+    "stage": Place(inside={"$match": "filter", "$project": "projection"}),
+    "projection": Place(free=True, names=True),
     "operations": Place(other="operation"),
     "operation": Place(
         inside={
@@ -138,9 +149,17 @@ ROOTS = {"GRIDFS_NEW_FILE": PLACES["document"]}
 
 def _place(place: Place, value: Json) -> Place:
     """Return what a place means for the dict that stands there."""
-    if place.operators and value and all(key.startswith("$") for key in value):
+    if place.operators and value and all(map(_is_operator, value)):
         return PLACES[place.operators]
     return place
+
+
+def _is_computed(named: Json) -> bool:
+    return type(named) in (dict, list, str)
+
+
+def _is_operator(key: str) -> bool:
+    return key.startswith("$") and key not in TAG_NAMES
 
 
 def _below(place: Place, key: str) -> Place:
@@ -191,6 +210,8 @@ class Fit:
         writes: whether the call as a whole writes, for the names of what it is called on.
         ignore: paths to leave out.
         shared: the placeholders with what other cassettes of the run have shown, too.
+        upserted: the upserts that found no document, and stored what their filter asks for: "" for
+            the call itself, else the number of the operation.
 
     Attributes:
         needed: the freedoms that were needed.
@@ -213,6 +234,7 @@ class Fit:
         writes: bool = False,
         ignore: tuple[Pattern, ...] = (),
         shared: Mapping[str, Json] | None = None,
+        upserted: Container[str] = (),
     ) -> None:
         self.needed: set[str] = set()
         self.by_look: set[str] = set()
@@ -228,6 +250,7 @@ class Fit:
         self._kept: set[str] = set()
         self._writes = Place(writes=writes)
         self._ignore = ignore
+        self._upserted = upserted
         self._path: list[str] = []
         self.times: list[tuple[Token, Token]] = []
         self._numbers: list[tuple[float, float]] = []
@@ -280,11 +303,19 @@ class Fit:
             names, asked = aligned
         for name, other in zip(names, asked, strict=True):
             self._path.append(name)
-            alike = self._value(recorded[name], live[other], _below(place, name), name)
+            alike = self._value(recorded[name], live[other], self._below(place, name), name)
             self._path.pop()
             if not alike:
                 return False
         return True
+
+    def _below(self, place: Place, name: str) -> Place:
+        """Return what the place means that a key leads to, which is the end of the path."""
+        below = _below(place, name)
+        if below is PLACES["filter"] and name == "filter":
+            operation = ".".join(self._path[1:2])  # ["filter"], ["requests", "0", ..., "filter"]
+            return PLACES["upserted"] if operation in self._upserted else below
+        return below
 
     def _aligned(
         self, recorded: dict[str, Json], live: dict[str, Json], place: Place
@@ -301,6 +332,10 @@ class Fit:
             pairs = [(key, other or next(left)) for key, other in pairs]
             if [other for _, other in pairs] != list(live):
                 self.needed.add(ORDER)
+        if place.names:
+            computed = [other for one, other in pairs if _is_computed(recorded[one])]
+            if computed != [key for key in live if _is_computed(live[key])]:
+                return None
         if not all(one == other or self._text(one, other, place) for one, other in pairs):
             return None
         return [one for one, _ in pairs], [other for _, other in pairs]
@@ -445,7 +480,7 @@ class Fit:
         if self._evidence.both_made(recorded, live):
             if is_piece(recorded):
                 return self._are_pieces_of_one(recorded, live, place)
-            return not self._was_given(recorded.key)
+            return not (self._was_given(recorded.key) or self._was_given(live.key))
         if self._was_given(recorded.key) or self._was_given(live.key):
             return False
         if self._is_learned():

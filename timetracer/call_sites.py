@@ -60,6 +60,20 @@ def here(up: int = 1) -> tuple[CodeType | None, int]:
     return library if library[0] is not None else ASKED.get()
 
 
+def is_importing() -> bool:
+    """Tell whether a module is imported just now in this thread."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "_find_and_load" and code.co_filename == _IMPORTLIB:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_IMPORTLIB = "<frozen importlib._bootstrap>"
+
+
 def site_of(code: CodeType | None, offset: int) -> CallSite | None:
     """Return the file, line and function of what `here` noted, None where it noted none."""
     if code is None:

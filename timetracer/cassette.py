@@ -179,8 +179,18 @@ class Event:
         return Evidence(process, self._text.made, at, seen, learned)
 
     def is_first_with(self, text: str) -> bool:
-        """Tell whether no event before this one holds a text that looks made up."""
-        return self.cassette.first_with(text) >= self.eid
+        """Tell whether no event before this one holds a text that looks made up. Those that asked
+        with it at the same time, such as in another thread, may come after it in another run."""
+        first = self.cassette.first_with(text)
+        return first >= self.eid or (first > 0 and self._was_asked_beside(first, text))
+
+    def _was_asked_beside(self, first: int, text: str) -> bool:
+        wanted = text.encode("utf-8", "replace")
+        return all(
+            one._text.ended > self._text.offset and wanted not in one.result_text
+            for one in self.between(first - 1, self.eid - 1)
+            if wanted in one.line
+        )
 
     def used_before_with(self, text: str) -> list[Event]:
         """Return the events before this one that answered a call and hold a text."""

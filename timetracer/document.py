@@ -49,6 +49,7 @@ _ARGUMENTS = b', "arguments": '
 _MADE = b', "made": '
 _RESULT = b', "result": '
 _OFFSET = b', "start_offset_ms": '
+_DURATION = b', "duration_ms": '
 _BODY_HASH = b',"body_hash":'
 _LINE = b'{"eid": '
 _SHARED_BODY = b'"shared":"body-'
@@ -104,7 +105,15 @@ class EventText(NamedTuple):
     @property
     def offset(self) -> float:
         """When the call began, in seconds from the session's beginning."""
-        start = self.data.index(_OFFSET, self.start) + len(_OFFSET)
+        return self._seconds(_OFFSET)
+
+    @property
+    def ended(self) -> float:
+        """When the call ended, in seconds from the session's beginning."""
+        return self._seconds(_OFFSET) + self._seconds(_DURATION)
+
+    def _seconds(self, name: bytes) -> float:
+        start = self.data.index(name, self.start) + len(name)
         return float(self.data[start : self.data.index(b",", start)]) / 1000
 
     @property

@@ -338,7 +338,12 @@ class Evidence:
             return _digits(live) in (object_id_digits(), *_relatives)
         one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
         same_prefix = recorded.key.removesuffix(one) == live.key.removesuffix(other)
-        return same_prefix and one in self.made and _made.number(live) is not None
+        if same_prefix and one in self.made and _made.number(live) is not None:
+            return True
+        told, tells = _time_in(recorded), _time_in(live)
+        if told is None or tells is None:
+            return False
+        return same_moment(told, tells, self.clock, _clock_now())
 
     def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:
         """Return what two pieces that were made are the beginning, or the end, of.
@@ -380,6 +385,32 @@ class Evidence:
     def live_order(self, value: Json) -> tuple[int, str]:
         """Return what orders live values as they were made."""
         return _order(value, lambda key: _made.numbers.get(_standard(key), -1))
+
+
+def _time_in(value: Token) -> Token | None:
+    """Return when a UUID says that it was made, None for one of a version that does not: whichever
+    library made it, a time in it that was read from the clock shows that the process did."""
+    key = value.key
+    if len(key) != _UUID_DIGITS or key[_VARIANT] not in "89ab" or not _HEX.issuperset(key):
+        return None
+    told = _VERSIONS.get(key[_VERSION])
+    text = f"{told(key):.6f}" if told is not None else ""
+    return Token(TIME, text, text, "epoch") if _moment(text) is not None else None
+
+
+def _gregorian(ticks: str) -> float:
+    return (int(ticks, 16) - _GREGORIAN_TICKS) / 10**7
+
+
+_VERSION, _VARIANT = 12, 16
+_GREGORIAN_TICKS = 0x01B21DD213814000
+"""From the beginning of the Gregorian calendar to 1970, in ticks of 100 nanoseconds."""
+_VERSIONS: dict[str, Callable[[str], float]] = {
+    "1": lambda key: _gregorian(key[13:16] + key[8:12] + key[:8]),
+    "6": lambda key: _gregorian(key[:12] + key[13:16]),
+    "7": lambda key: int(key[:12], 16) / 1000,
+}
+"""Version -> the time in the digits of such a UUID, in seconds since 1970."""
 
 
 def _token_of(key: str) -> Token:
@@ -523,8 +554,8 @@ def _moment(text: str) -> float | None:
         whole = text.partition(".")[0]
         return float(text) / _EPOCH_UNITS[len(whole)]
     digits = "".join(character for character in text if character.isdigit())
-    parts = [int(digits[start:end]) for start, end in _DATE_DIGITS]
     try:
+        parts = [int(digits[start:end]) for start, end in _DATE_DIGITS]
         moment = datetime(*parts, tzinfo=timezone.utc)  # type: ignore[misc,arg-type]
     except ValueError:
         return None

@@ -594,6 +594,7 @@ def _compared(
             writes=not asked.reads,
             ignore=ignore,
             shared=event.bound(shared=True),
+            upserted=_upserted(event),
         )
         if (
             fit.fits(
@@ -628,11 +629,28 @@ def _failed_for(event: Any, fit: Fit) -> bool:
     return any(token.key in looks for token in named)
 
 
+def _upserted(event: Any) -> set[str]:
+    """Return which operations of a call were upserts that found no document: "" for the call
+    itself, else their numbers."""
+    if b'"upsert":true' not in event.arguments_text or not _has_upserted(event.result_text):
+        return set()
+    told = (event.result().get("body") or {}).get("data")
+    if not isinstance(told, dict):
+        return set()
+    if "bulk_api_result" in told:
+        return {str(one["index"]) for one in told["bulk_api_result"].get("upserted", ())}
+    return {""} if "raw_result" in told else set()
+
+
+def _has_upserted(result: bytes) -> bool:
+    return b'"upserted":' in result and b'"upserted":[]' not in result
+
+
 def _changed_nothing(event: Any) -> bool:
     """Tell whether a write found a document and left it as it was: with another value it may not
     have."""
     text = event.result_text
-    if b'"upserted":' in text and b'"upserted":[]' not in text:
+    if _has_upserted(text):
         return False
     return b'"nModified":0' in text and not (b'"n":0' in text or b'"nMatched":0' in text)
 

@@ -22,7 +22,7 @@ from itertools import chain
 from typing import Any, cast
 
 from timetracer import ambient, document, frozen_time, ledger, runs
-from timetracer.call_sites import here, site_of
+from timetracer.call_sites import here, is_importing, site_of
 from timetracer.cassette import (
     BODY_HASH,
     Cassette,
@@ -131,6 +131,8 @@ class Session:
         where: path of the cassette that is read or written, for messages.
         misses: every miss, also those that the application swallowed.
         layers: further cassettes that answer what `cassette` does not hold.
+        imported: what answers calls that a module makes while it is imported, which happens once in
+            a process, wherever it is needed first; None where `cassette` alone does.
         verification: what the mode verify has found, None in any other.
         node: the test or fixture that it is for, also in a process of it; None elsewhere.
         seconds: how long it lasted, once it has ended.
@@ -173,6 +175,7 @@ class Session:
         self.response: ResponseRecord | None = None
         self.misses: list[MissError] = []
         self.layers: list[Cassette] = []
+        self.imported: Cassette | None = None
         self.node: str | None = WIDE.node if kind == "process" else None
         self.seconds = 0.0
         self.topologies: dict[str, Json] = {}
@@ -227,7 +230,15 @@ class Session:
         match = self.cassette.take(call, reads=reads) if self.cassette is not None else None
         for layer in self.layers if match is None else ():
             match = match or layer.take(call, reads=reads)
-        if match is None and self.recording is None and AMBIENT in self.config.levels:
+        if match is None and self.recording is None:
+            match = self._find_elsewhere(call, reads)
+        return match
+
+    def _find_elsewhere(self, call: Call, reads: bool) -> Match | None:
+        match = None
+        if self.imported is not None and is_importing():
+            match = self.imported.take(call, reads=reads)
+        if match is None and AMBIENT in self.config.levels:
             match = ambient.find(call, self.cassette, self.where)
         return match
 

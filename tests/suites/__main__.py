@@ -77,6 +77,8 @@ def tell_lost(proof: Proof) -> None:
             one = proof.results[run.name].tests.get(node)
             what = f"{one.outcome}, {one.misses} misses" if one else "not run"
             lost.setdefault(node, []).append(f"{run.name} ({what})")
+        for node in proof.failing_in_order(run):
+            lost.setdefault(node, []).append(f"{run.name} (fails live in that order)")
     for node, ways in lost.items():
         say(f"{proof.suite.name}: {node}: {'; '.join(ways)}")
 
@@ -105,12 +107,11 @@ def row(proof: Proof) -> tuple[str, ...]:
 
 
 def kept(proof: Proof, run: Run) -> str:
-    """How many of the tests that pass live are the same in a replay."""
+    """How many of the tests that pass live, in the order of a replay, are the same there."""
     if run not in done(proof):
         return "-"
-    asked = [node for node in proof.passing()
-             if not run.every or node in proof.results[run.name].tests]  # fmt: skip
-    return f"{len(asked) - len(proof.lost(run))} of {len(asked)}"
+    asked = len(proof.asked(run))
+    return f"{asked - len(proof.lost(run))} of {asked}"
 
 
 def seconds(proof: Proof, name: str) -> str:

@@ -2,7 +2,8 @@
 
 `RUNS` is the table of the ways. What fails when it is tried live is left out from then on. Live and
 recorded runs have a fresh server on port 27017, where suites look for one; replays have none there,
-and no socket is opened to it.
+and no socket is opened to it. Tests of some suites leave things to each other: what is replayed in
+another order is compared with a live run in that order, too.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Run:
         options: further options of pytest.
         environment: further variables.
         later: whether it takes place a day later.
-        needs: a file that the environment must name; "" for none.
+        beside: the live run in the same order, if it is not the suite's own.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Run:
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     later: bool = False
+    beside: str = ""
 
 
 RUNS = (
@@ -63,8 +65,10 @@ RUNS = (
     Run("live", mode=""),
     Run("record", mode="record"),
     Run("replay"),
-    Run("reversed", order="reverse"),
-    Run("shuffled", order="a shuffle"),
+    Run("live reversed", mode="", order="reverse"),
+    Run("reversed", order="reverse", beside="live reversed"),
+    Run("live shuffled", mode="", order="a shuffle"),
+    Run("shuffled", order="a shuffle", beside="live shuffled"),
     Run("alone", every=7),
     Run("hash seed", environment={"PYTHONHASHSEED": "7"}),
     Run("a day later", later=True),
@@ -244,13 +248,29 @@ class Proof:
         recorded = self.results["record"].tests
         return [node for node in self.passing() if node in recorded and recorded[node].events]
 
+    def asked(self, run: Run) -> list[str]:
+        """The tests that a replay made, or should have, and that pass live in its order, too."""
+        tests, beside = self.results[run.name].tests, self.failing_in_order(run)
+        return [
+            node
+            for node in self.passing()
+            if node not in beside and (not run.every or node in tests)
+        ]
+
+    def failing_in_order(self, run: Run) -> list[str]:
+        """The tests that pass live in the suite's own order and not in that of a replay."""
+        if run.beside not in self.results:
+            return []
+        live = self.results[run.beside].tests
+        return [node for node in self.passing()
+                if node not in live or live[node].outcome not in PASSES]  # fmt: skip
+
     def lost(self, run: Run) -> list[str]:
         """The tests that passed live and did not in a run, or had a miss there."""
         live, tests = self.results["live"].tests, self.results[run.name].tests
-        asked = [node for node in self.passing() if not run.every or node in tests]
         return [
             node
-            for node in asked
+            for node in self.asked(run)
             if node not in tests
             or tests[node].outcome != live[node].outcome
             or tests[node].misses

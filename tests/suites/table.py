@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 
@@ -84,6 +85,54 @@ SUITES = (
             *("pytest<9", "pytest-asyncio", "pytest-mock", "pytest-timeout"),
         ),
         tests=("tests",),
+        options=("--timeout=600",),  # its own two minutes are short for a million fields
+        environment={"PYTHONHASHSEED": "0"},  # it makes stages of a pipeline of a set
+    ),
+    Suite(
+        "optimade",
+        "an application: a server of materials",
+        "optimade==1.5.0",
+        ("jsondiff", "pytest>=8.3,<10", "pytest-asyncio>=1,<2"),
+        extras="server,http-client",
+        tests=("tests",),
+        options=(
+            *("-W", "ignore:Unable to find requested config file"),
+            *("-o", "asyncio_default_fixture_loop_scope=function"),
+        ),
+        environment={
+            "PYTHONHASHSEED": "0",  # its validator goes through sets, and stops where one fails
+            "OPTIMADE_DATABASE_BACKEND": "mongodb",
+            "OPTIMADE_INDEX_BASE_URL": "http://localhost:5001",
+            "OPTIMADE_ALIASES": json.dumps(
+                {
+                    "structures": {
+                        "id": "task_id",
+                        "immutable_id": "_id",
+                        "chemical_formula_descriptive": "pretty_formula",
+                        "chemical_formula_reduced": "pretty_formula",
+                        "chemical_formula_anonymous": "formula_anonymous",
+                    }
+                }
+            ),
+            "OPTIMADE_LENGTH_ALIASES": json.dumps(
+                {
+                    "structures": {
+                        "elements": "nelements",
+                        "elements_ratios": "nelements",
+                        "cartesian_site_positions": "nsites",
+                        "species_at_sites": "nsites",
+                    }
+                }
+            ),
+            "OPTIMADE_PROVIDER_FIELDS": json.dumps({"structures": ["band_gap", "chemsys"]}),
+        },
+    ),
+    Suite(
+        "langgraph",
+        "a store of an agent's checkpoints",
+        "langgraph-checkpoint-mongodb==0.5.1",
+        ("langgraph", "langchain-openai", "langchain-ollama", "pytest-asyncio", "pytest-mock"),
+        tests=("tests/unit_tests", "tests/integration_tests"),
     ),
     Suite(
         "pymongo",

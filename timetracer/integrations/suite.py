@@ -309,6 +309,7 @@ class Suite:
             self._recorded_in.add(os.path.dirname(where))
         if session.mode.name == "record":
             session.saved = self._note_saved
+        session.imported = self._suite.session.cassette if self._suite is not None else None
         self._note_age(session, node, missing)
         scope = Scope(
             session, where, self._stack, self.children, self._forced, node, allow_unused
