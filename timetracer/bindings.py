@@ -231,7 +231,7 @@ class Bindings:
             pairs: recorded and live time, of a call.
             event: the event that answers it, whose ids are those of its documents.
         """
-        for recorded, live in pairs:
+        for recorded, live in dict.fromkeys(pairs):
             if recorded.key not in self._bore:  # what was the same in both runs bore nothing
                 self._bore[recorded.key] = (recorded.key, event.used_before_with(recorded.text))
             moment, events = self._bore[recorded.key]
