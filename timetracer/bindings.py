@@ -155,6 +155,7 @@ class Bindings:
         self._ordered: list[tuple[str, str]] = []
         self._bore: dict[str, tuple[str, list[Any]]] = {}
         self._times: dict[str, dict[str, str]] = {}
+        self._named: dict[Any, list[str]] = {}
 
     @property
     def any(self) -> bool:
@@ -229,7 +230,7 @@ class Bindings:
             pairs: recorded and live time, of a call.
             event: the event that answers it, whose ids are those of its documents.
         """
-        for recorded, live in pairs:
+        for recorded, live in dict.fromkeys(pairs):
             if recorded.key not in self._bore:  # what was the same in both runs bore nothing
                 self._bore[recorded.key] = (recorded.key, event.used_before_with(recorded.text))
             moment, events = self._bore[recorded.key]
@@ -237,9 +238,14 @@ class Bindings:
                 events.append(event)
                 continue
             for other, one in (*zip(repeat(moment), events), (live.key, event)):
-                for name in _documents_in(one.line):
+                for name in self._documents_of(one):
                     self._times.setdefault(name, {})[recorded.key] = other
             self._bore[recorded.key] = ("", [])  # each its own from now on
+
+    def _documents_of(self, event: Any) -> list[str]:
+        if event not in self._named:
+            self._named[event] = _documents_in(event.line)
+        return self._named[event]
 
     def _shown_in_documents(self, text: str) -> str:
         """Return a text with live values, the times of each document its own."""
