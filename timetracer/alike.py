@@ -18,12 +18,13 @@ import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from timetracer.bindings import Bindings
+from timetracer.bindings import Bindings, Born
 from timetracer.codec import TAG_NAMES, dumps
 from timetracer.evidence import Evidence, are_durations, made_token
 from timetracer.model import Json
 from timetracer.redaction import fits_placeholder, fits_text, placeholder_numbers
 from timetracer.volatile import (
+    SHORTEST,
     TIME,
     Token,
     is_object_id,
@@ -239,7 +240,7 @@ class Fit:
         self.needed: set[str] = set()
         self.by_look: set[str] = set()
         self.looks: set[str] = set()
-        self.born: list[tuple[Token, Token]] = []
+        self.born = Born()
         self.placeholders = placeholders
         self._shared = shared or {}
         self._bindings = bindings
@@ -399,6 +400,8 @@ class Fit:
     ) -> bool:
         if recorded == live and not self._bindings.any:
             return True
+        if len(recorded) < SHORTEST:
+            return recorded == live
         if "[redacted:" in recorded:
             return self._secret(fits_text, recorded, live, place)
         plain, found = split(recorded, is_base64=is_base64)
@@ -416,13 +419,12 @@ class Fit:
             self.times.append((token, token))
             return True
         self._kept.add(token.key)
-        changed = {key for one, two in self.born if one.kind != TIME for key in (one.key, two.key)}
-        return token.key not in changed and self._bindings.is_itself(token)
+        return not self.born.changes(token) and self._bindings.is_itself(token)
 
     def _known(self, recorded: Token) -> str | None:
-        for one, live in self.born:
-            if one.key == recorded.key and one.kind != TIME:
-                return live.key
+        born = self.born.live(recorded)
+        if born is not None:
+            return born
         return self._bindings.live(recorded, is_made=self._evidence.made_token(recorded))
 
     def _pair(self, recorded: Token, live: Token, place: Place) -> bool:
@@ -452,7 +454,7 @@ class Fit:
             if known == live.key and place.writes and live.key in self._bindings.run.looks:
                 self._note_look(live)
             return known == live.key
-        stands_for = {one.key for one, other in self.born if other.key == live.key}
+        stands_for = self.born.recorded(live)
         free = not stands_for and self._bindings.is_free(live, is_made=made_token(live))
         stands_for = stands_for or self._bindings.recorded(live)
         if stands_for and recorded.key not in stands_for:
@@ -463,16 +465,12 @@ class Fit:
         if born:
             if is_object_id(recorded) and self._inverts(recorded, live):
                 self._note_look(live)
-            self.born.append((recorded, live))
+            self.born.add(recorded, live)
         return born
 
     def _inverts(self, recorded: Token, live: Token) -> bool:
         """Tell whether ObjectIds that are bound stand in another order in the two runs."""
-        return self._bindings.inverts(recorded, live) or any(
-            (one.key < recorded.key) is not (other.key < live.key)
-            for one, other in self.born
-            if is_object_id(one)
-        )
+        return self._bindings.inverts(recorded, live) or self.born.inverts(recorded, live)
 
     def _may_be_born(self, recorded: Token, live: Token, place: Place) -> bool:
         if not self._kept.isdisjoint((recorded.key, live.key)) or not self._is_first(recorded.text):
@@ -522,7 +520,7 @@ class Fit:
             return False
         if not (self._evidence.both_made(recorded, live) or self._is_learned()):
             return False
-        self.born.append((recorded, live))
+        self.born.add(recorded, live)
         return True
 
     def _is_learned(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 from threading import RLock
@@ -38,6 +38,69 @@ class _Table:
     def put(self, recorded: str, live: str) -> None:
         self.live[recorded] = live
         self.recorded.setdefault(live, set()).add(recorded)
+
+
+@dataclass(slots=True)
+class Born:
+    """The bindings that the comparison of two calls has shown so far, found from either side.
+
+    Attributes:
+        pairs: recorded and live value, in the order in which they were met.
+    """
+
+    pairs: list[tuple[Token, Token]] = field(default_factory=list)
+    _live: dict[str, str] = field(default_factory=dict)
+    _recorded: dict[str, set[str]] = field(default_factory=dict)
+    _changed: set[str] = field(default_factory=set)
+    _highest: tuple[str, str] = ("", "")
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[tuple[Token, Token]]:
+        """Yield the pairs."""
+        return iter(self.pairs)
+
+    def add(self, recorded: Token, live: Token) -> None:
+        """Add a pair."""
+        self.pairs.append((recorded, live))
+        self._recorded.setdefault(live.key, set()).add(recorded.key)
+        if recorded.kind != TIME:
+            self._live.setdefault(recorded.key, live.key)
+            self._changed |= {recorded.key, live.key}
+        if is_object_id(recorded):
+            self._highest = max(self._highest[0], recorded.key), max(self._highest[1], live.key)
+
+    def cut(self, count: int) -> None:
+        """Forget all pairs but the first ones."""
+        left = self.pairs[:count]
+        self.pairs, self._live, self._recorded, self._changed = [], {}, {}, set()
+        self._highest = ("", "")
+        for pair in left:
+            self.add(*pair)
+
+    def live(self, recorded: Token) -> str | None:
+        """Return the key of the value that stands for a recorded one; None for none, or a time."""
+        return self._live.get(recorded.key)
+
+    def recorded(self, live: Token) -> set[str]:
+        """Return the keys of the recorded values that a live one stands for."""
+        return self._recorded.get(live.key, set())
+
+    def changes(self, value: Token) -> bool:
+        """Tell whether a value stands for another one, or another one for it."""
+        return value.key in self._changed
+
+    def inverts(self, recorded: Token, live: Token) -> bool:
+        """Tell whether two ObjectIds stand in another order to some that are here."""
+        if recorded.key > self._highest[0] and live.key > self._highest[1]:
+            return False
+        return any(
+            (one.key < recorded.key) is not (other.key < live.key)
+            for one, other in self.pairs
+            if is_object_id(one)
+        )
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
 from threading import Lock, RLock
@@ -54,6 +55,7 @@ BINDINGS: dict[str, Json] = {}
 BODY_HASH = "skeleton 3"
 """How `body_hash` is made; a cassette that says so is trusted to have them."""
 
+_MAY_HOLD = re.compile(rb"[0-9A-Za-z+/_=-]{6,}")
 _MADE_UP = (
     re.compile(rb"[0-9A-Za-z+/_-]{22,}={0,2}"),
     re.compile(
@@ -62,7 +64,7 @@ _MADE_UP = (
     ),
     re.compile(rb"(?<![0-9a-f])[0-9a-fA-F]{6,31}(?![0-9A-Za-z])"),
 )
-"""How values that look made up stand in an event: alone, and within longer texts."""
+"""How values that look made up stand in a stretch of text: alone, and within longer ones."""
 
 _SPILL_EVENTS = 512
 _SPILL_BYTES = 4 * 1024 * 1024
@@ -396,9 +398,10 @@ class Cassette:
         wanted = text.encode("utf-8", "replace")
         if self._first is None:
             self._first = {}
-            for event in reversed(self.events):
-                for pattern in _MADE_UP:
-                    self._first.update(dict.fromkeys(pattern.findall(event.line), event.eid))
+            for event in self.events:
+                for stretch in set(_MAY_HOLD.findall(event.line)):
+                    for one in _made_up_in(stretch):
+                        self._first.setdefault(one, event.eid)
         found = self._first.get(wanted)
         if found is None:  # within a longer text, and of no form that is found there
             found = next((one.eid for one in self.events if wanted in one.line), 0)
@@ -454,6 +457,11 @@ class Cassette:
     def nearest(self, call: Call) -> Any:
         """Return the event nearest to a call that missed, with the fields that differ."""
         return self._index.nearest(self._as_recorded(call)[0])
+
+
+@lru_cache(8192)
+def _made_up_in(stretch: bytes) -> tuple[bytes, ...]:
+    return tuple(one for pattern in _MADE_UP for one in pattern.findall(stretch))
 
 
 class Unreadable:

@@ -275,7 +275,8 @@ class _Answers(Fit):
         if len(recorded) == len(live):
             super()._items(recorded, live, place)
             if len(self.found) > found and self._same_members(recorded, live):
-                del self.found[found:], self.born[born:]
+                del self.found[found:]
+                self.born.cut(born)
                 self._note(recorded, live, reordered=True)
             return True
         start, end = _same_ends(recorded, live)
@@ -328,7 +329,7 @@ class _Answers(Fit):
             read_from_clock(recorded) and read_from_clock(live)
         ):
             if self._bears:
-                self.born.append((recorded, live))
+                self.born.add(recorded, live)
             return True
         return False
 

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import cached_property, lru_cache
 from itertools import permutations, product
 from typing import Any, NamedTuple
 
@@ -152,7 +153,6 @@ def made_values(text: str) -> list[str]:
 
 def made_token(live: Token) -> bool:
     """Tell whether this process was seen to make a token."""
-    _learn()
     return live.kind == SECRET and _made_part(live, _made.numbers) in _made.numbers
 
 
@@ -305,9 +305,10 @@ def _seconds(text: Any) -> float:
 # ------------------------------------------------------------------------------------- the question
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evidence:
-    """What is known of the makers of a recorded call's values and of a live call's.
+    """What is known of the makers of a recorded call's values and of a live call's; for one
+    comparison, since it keeps the time.
 
     Attributes:
         process: the recording process.
@@ -324,16 +325,25 @@ class Evidence:
     seen: float = 0.0
     learned: frozenset[str] = frozenset()
 
-    @property
+    def __post_init__(self) -> None:
+        """Take note of what relatives have made by now."""
+        _learn()
+
+    @cached_property
     def clock(self) -> Clock:
         """The recording process's clock at the call."""
         return Clock(self.at, self.seen, self.process.started, self.process.utc_offset)
 
+    @cached_property
+    def clock_now(self) -> Clock:
+        """This process's clock at the live call."""
+        seen = time.time() if frozen_time.is_moved() else 0.0
+        return Clock(frozen_time.now(), seen, STARTED, _utc_offset())
+
     def both_made(self, recorded: Token, live: Token) -> bool:
         """Tell whether each of two values was made by the process that used it, or a relative."""
-        _learn()
         if recorded.kind == TIME:
-            return same_moment(recorded, live, self.clock, _clock_now())
+            return same_moment(recorded, live, self.clock, self.clock_now)
         if is_object_id(recorded) and self.made_object_id(recorded):
             return _digits(live) in (object_id_digits(), *_relatives)
         one, other = _made_part(recorded, self.made), _made_part(live, _made.numbers)
@@ -343,7 +353,7 @@ class Evidence:
         told, tells = _time_in(recorded), _time_in(live)
         if told is None or tells is None:
             return False
-        return same_moment(told, tells, self.clock, _clock_now())
+        return same_moment(told, tells, self.clock, self.clock_now)
 
     def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:
         """Return what two pieces that were made are the beginning, or the end, of.
@@ -436,11 +446,6 @@ class Clock(NamedTuple):
     seen: float
     started: float
     utc_offset: float
-
-
-def _clock_now() -> Clock:
-    seen = time.time() if frozen_time.is_moved() else 0.0
-    return Clock(frozen_time.now(), seen, STARTED, _utc_offset())
 
 
 def same_moment(one: Token, other: Token, clock: Clock, other_clock: Clock) -> bool:
@@ -548,6 +553,7 @@ def _order(value: Json, number: Callable[[str], int]) -> tuple[int, str]:
 _EPOCH_UNITS = {10: 1, 13: 10**3, 16: 10**6, 19: 10**9}
 
 
+@lru_cache(4096)
 def _moment(text: str) -> float | None:
     """Return seconds since 1970 of a date or an epoch number; None for a time that is none."""
     if text[:1] == "1" and len(text.partition(".")[0]) in _EPOCH_UNITS and text[1] in "456789":

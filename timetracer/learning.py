@@ -272,7 +272,7 @@ def _pattern(path: Iterable[str]) -> str:
 # ------------------------------------------------------------------------------------- two events
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecordedTwice(Evidence):
     """What is known of the makers of the values of two recorded calls."""
 
@@ -394,7 +394,7 @@ class _Side(Fit):
             path = place_name(self._path)
             self._comparison.note(LEARNED, self._one, path, recorded.text, live.text)
             self._learned += 1
-        self.born.append((recorded, live))
+        self.born.add(recorded, live)
         return True
 
     def _stands_elsewhere(self, recorded: Token, live: Token) -> bool:

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 ID, TIME, SECRET = "id", "time", "token"
@@ -141,14 +142,20 @@ _UUID_BYTES = Form(
 )
 _BYTES = Form("bytes", SECRET, "", _itself, lambda text: f"bytes {len(text)}")
 
+SHORTEST = 8
+"""No text of fewer characters holds anything that looks made up."""
+
 # A stretch that may hold some: scanning for it costs a fifth of trying all looks everywhere.
-_RUN = r"[0-9A-Za-z+/_.:,=\\-]{8,}(?: \d[0-9:.,]{7,})?"
+_RUN = rf"[0-9A-Za-z+/_.:,=\\-]{{{SHORTEST},}}(?: \d[0-9:.,]{{7,}})?"
 _ANY_LOOK = "|".join(f"(?P<{form.name}>{form.pattern})" for form in FORMS)
 _run = re.compile(_RUN)
 _looks = re.compile(
     rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})|(?<=[g-z])(?P<glued>{_PIECE})"
 )
 _PIECES = frozenset({"piece", "glued"})
+_MOST_KNOWN, _LONGEST_KNOWN = 8192, 128
+"""So many texts, of so many characters, are not looked through again: a program's names and ids
+come in many of its calls."""
 _bytes_repr = re.compile(r"""\bb(?:'(?:[^'"\\]|\\[^u])*'|\\"(?:[^"\\]|\\[^"u])*\\")""")
 _BASE64 = '"base64":"'
 
@@ -180,13 +187,7 @@ def tokens(text: str) -> list[Token]:
     Args:
         text: JSON without whitespace between its tokens.
     """
-    found: list[Token] = []
-
-    def note(token: Token) -> None:
-        found.append(token)
-
-    _exchange(text, note)
-    return found
+    return [token for _, _, token in _found(text)]
 
 
 def skeleton(text: str, *, pieces: bool = False) -> str:
@@ -270,7 +271,10 @@ _WRITERS: dict[str, Callable[[str, str], str]] = {
 they are."""
 
 
-def split(text: str, *, is_base64: bool = False) -> tuple[list[str], list[Token]]:
+_Parts = tuple[tuple[str, ...], tuple[Token, ...]]
+
+
+def split(text: str, *, is_base64: bool = False) -> _Parts:
     """Return one string's plain stretches and the tokens between them.
 
     Args:
@@ -279,33 +283,57 @@ def split(text: str, *, is_base64: bool = False) -> tuple[list[str], list[Token]
     """
     if is_base64:
         token = _binary(text)
-        return ([text], []) if token is None else (["", ""], [token])
-    plain, found, start = [], [], 0
+        return ((text,), ()) if token is None else (("", ""), (token,))
+    return _split(text) if len(text) <= _LONGEST_KNOWN else _split.__wrapped__(text)
+
+
+@lru_cache(_MOST_KNOWN)
+def _split(text: str) -> _Parts:
+    plain: list[str] = []
+    found: list[Token] = []
+    start = 0
     for run in _run.finditer(text):
         for match in _looks.finditer(text, run.start(), run.end()):
             plain.append(text[start : match.start()])
             found.append(_token(match))
             start = match.end()
     plain.append(text[start:])
-    return plain, found
+    return tuple(plain), tuple(found)
 
 
 def _exchange(text: str, change: Callable[[Token], str | None]) -> str:
-    def in_run(run: re.Match[str]) -> str:
-        if text.endswith(_BASE64, 0, run.start()):
+    pieces: list[str] = []
+    at = 0
+    for start, end, token in _found(text):
+        changed = change(token)
+        if changed is not None:
+            pieces += [text[at:start], changed]
+            at = end
+    return "".join([*pieces, text[at:]]) if pieces else text
+
+
+def _found(text: str) -> Iterator[tuple[int, int, Token]]:
+    """Yield what looks made up in JSON text, with where it begins and ends."""
+    for run in _run.finditer(text):
+        start, end = run.span()
+        if text.endswith(_BASE64, 0, start):
             token = _binary(run[0])
-            changed = None if token is None else change(token)
-            return run[0] if changed is None else changed
-        start = run.start()
-        return _looks.sub(lambda match: one(match, start), run[0])
+            if token is not None:
+                yield start, end, token
+            continue
+        for first, last, token in _known_looks(run[0]):
+            if not (is_piece(token) and _is_number(text, start + first, last - first)):
+                yield start + first, start + last, token
 
-    def one(match: re.Match[str], start: int) -> str:
-        if match.lastgroup in _PIECES and _is_number(text, start + match.start(), len(match[0])):
-            return match[0]
-        changed = change(_token(match))
-        return match[0] if changed is None else changed
 
-    return _run.sub(in_run, text)
+def _known_looks(run: str) -> tuple[tuple[int, int, Token], ...]:
+    """Return what looks made up in a stretch, and where."""
+    return _looks_in(run) if len(run) <= _LONGEST_KNOWN else _looks_in.__wrapped__(run)
+
+
+@lru_cache(_MOST_KNOWN)
+def _looks_in(run: str) -> tuple[tuple[int, int, Token], ...]:
+    return tuple((*match.span(), _token(match)) for match in _looks.finditer(run))
 
 
 def _extent(match: re.Match[str]) -> tuple[int, int]:
