@@ -110,6 +110,11 @@ async with await session_of(client) as session:
     await items.delete_one({'_id': 't'}, session=session)
     await session.abort_transaction()
 """,
+    "a change stream": """
+async with await watched(items) as stream:
+    await items.insert_one({'_id': 'seen'})
+    await stream.next()
+""",
     "GridFS": """
 number = await bucket.upload_from_stream('x.txt', b'abc' * 90, chunk_size_bytes=100)
 stream = await bucket.open_download_stream(number)
@@ -196,6 +201,7 @@ from pymongo import MongoClient
 enable_pymongo()
 client = MongoClient(uri, connect=False, heartbeatFrequencyMS=500, event_listeners=[listener])
 bucket = GridFSBucket(client[name])
+def watched(items): return items.watch()
 def session_of(client): return client.start_session()
 def transaction_of(session): return session.start_transaction()
 def rewound(cursor): cursor.rewind()
@@ -207,6 +213,7 @@ from pymongo import AsyncMongoClient
 enable_pymongo()
 client = AsyncMongoClient(uri, heartbeatFrequencyMS=500, event_listeners=[listener])
 bucket = AsyncGridFSBucket(client[name])
+async def watched(items): return await items.watch()
 async def session_of(client): return client.start_session()
 async def transaction_of(session): return await session.start_transaction()
 async def rewound(cursor): await cursor.rewind()
@@ -217,6 +224,7 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorGridFSBucket
 enable_motor()
 client = AsyncIOMotorClient(uri, heartbeatFrequencyMS=500, event_listeners=[listener], io_loop=loop)
 bucket = AsyncIOMotorGridFSBucket(client[name])
+async def watched(items): return items.watch()
 async def session_of(client): return await client.start_session()
 async def transaction_of(session): return session.start_transaction()
 async def rewound(cursor): cursor.rewind()

@@ -86,8 +86,14 @@ class Batch:
 _texts: dict[bytes, tuple[int, bytes]] = {}
 
 
+class _Weakly:
+    """What others may know of without keeping it."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(slots=True)
-class CursorOutcome:
+class CursorOutcome(_Weakly):
     """What was read of a cursor so far.
 
     Attributes:
@@ -283,7 +289,7 @@ def _whole(elements: bytes) -> bytes:
     return (len(elements) + 5).to_bytes(4, "little") + elements + b"\x00"
 
 
-class Reading:
+class Reading(_Weakly):
     """One replayed cursor: which batch comes next.
 
     Args:
@@ -652,8 +658,8 @@ def more(
     cursor = response.docs[0]["cursor"]
     payload = _payload(response, operation)
     keep_commands(link, hearing, known=payload is not None, step=len(link.batches))
-    if hearing is not None:
-        link.session.open_cursors[operation.cursor_id] = link
+    if hearing is not None and cursor["id"]:
+        link.session.open_cursors[cursor["id"]] = link
     batch = batch_of(
         payload,
         "cursor.nextBatch",
