@@ -105,6 +105,9 @@ async with await session_of(client) as session:
         [one async for one in items.find({'n': {'$gt': 0}}, batch_size=9, session=session)]
     own = [event.command['lsid'] == session.session_id for event in listener.started_events[-4:]]
     say('of the session', own)
+    number = session.session_id
+await items.find_one({'_id': 't'})
+say('of the session', listener.started_events[-1].command['lsid'] == number)
 async with await session_of(client) as session:
     await transaction_of(session)
     await items.delete_one({'_id': 't'}, session=session)
@@ -276,7 +279,7 @@ def test_the_steps_are_told_again_in_replay_as_they_were_live(
     for step in live.split("--- ")[1:]:
         assert "started" in step, f"nothing was told of {step}"
     said = [line for line in live.splitlines() if line.startswith(("its own", "of the"))]
-    assert len(said) == 5 and not any("False" in line for line in said)
+    assert len(said) == 6 and not any("False" in line for line in said)
 
 
 # ------------------------------------------------------------------------------- one program each

@@ -302,6 +302,7 @@ class Reading(_Weakly):
     __slots__ = (
         "_call",
         "_cancels",
+        "_client",
         "_event",
         "_next",
         "_patience",
@@ -322,6 +323,7 @@ class Reading(_Weakly):
         self._cancels = list(self._recorded.cancelled)
         self._patience = _LONGEST_PATIENCE
         self._told: tuple[RecordedResult, bytes] | None = None
+        self._client: Any = None
         self.listeners: Any = None
 
     @property
@@ -399,6 +401,7 @@ class Reading(_Weakly):
 
     def listen(self, client: Any) -> None:
         """Have a client's listeners told of every further command, if it has any."""
+        self._client = client
         self.listeners = commands.listeners_of(client)
         if self.listeners is not None:
             self._session.open_cursors[number_of(self._event)] = self
@@ -418,8 +421,7 @@ class Reading(_Weakly):
             self._told = self._event, dumps(kept)
             self._session.open_cursors[number_of(self._event)] = self
         kept = commands.of_step({commands.COMMANDS: loads(self._told[1])}, step)
-        own = None if getattr(session, "_implicit", True) else session
-        live = commands.Live(answer, own, number_of(self._event))
+        live = commands.Live(answer, self._client, session, number_of(self._event))
         commands.tell(self._session, self.listeners, kept, live)
 
     def _beyond(self, options: Any) -> None:
