@@ -105,10 +105,18 @@ async with await session_of(client) as session:
         [one async for one in items.find({'n': {'$gt': 0}}, batch_size=9, session=session)]
     own = [event.command['lsid'] == session.session_id for event in listener.started_events[-4:]]
     say('of the session', own)
+    number = session.session_id
+await items.find_one({'_id': 't'})
+say('of the session', listener.started_events[-1].command['lsid'] == number)
 async with await session_of(client) as session:
     await transaction_of(session)
     await items.delete_one({'_id': 't'}, session=session)
     await session.abort_transaction()
+""",
+    "a change stream": """
+async with await watched(items) as stream:
+    await items.insert_one({'_id': 'seen'})
+    await stream.next()
 """,
     "GridFS": """
 number = await bucket.upload_from_stream('x.txt', b'abc' * 90, chunk_size_bytes=100)
@@ -196,6 +204,7 @@ from pymongo import MongoClient
 enable_pymongo()
 client = MongoClient(uri, connect=False, heartbeatFrequencyMS=500, event_listeners=[listener])
 bucket = GridFSBucket(client[name])
+def watched(items): return items.watch()
 def session_of(client): return client.start_session()
 def transaction_of(session): return session.start_transaction()
 def rewound(cursor): cursor.rewind()
@@ -207,6 +216,7 @@ from pymongo import AsyncMongoClient
 enable_pymongo()
 client = AsyncMongoClient(uri, heartbeatFrequencyMS=500, event_listeners=[listener])
 bucket = AsyncGridFSBucket(client[name])
+async def watched(items): return await items.watch()
 async def session_of(client): return client.start_session()
 async def transaction_of(session): return await session.start_transaction()
 async def rewound(cursor): await cursor.rewind()
@@ -217,6 +227,7 @@ from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorGridFSBucket
 enable_motor()
 client = AsyncIOMotorClient(uri, heartbeatFrequencyMS=500, event_listeners=[listener], io_loop=loop)
 bucket = AsyncIOMotorGridFSBucket(client[name])
+async def watched(items): return items.watch()
 async def session_of(client): return await client.start_session()
 async def transaction_of(session): return session.start_transaction()
 async def rewound(cursor): cursor.rewind()
@@ -268,7 +279,7 @@ def test_the_steps_are_told_again_in_replay_as_they_were_live(
     for step in live.split("--- ")[1:]:
         assert "started" in step, f"nothing was told of {step}"
     said = [line for line in live.splitlines() if line.startswith(("its own", "of the"))]
-    assert len(said) == 5 and not any("False" in line for line in said)
+    assert len(said) == 6 and not any("False" in line for line in said)
 
 
 # ------------------------------------------------------------------------------- one program each

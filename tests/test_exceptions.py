@@ -154,3 +154,24 @@ with use_cassette(cassette, mode=mode):
     recorded, replayed = both(program, mongodb, database, tmp_path / "x.json")
     assert replayed == recorded
     assert recorded.count("refused: 5") == 6 and "True None" not in recorded
+
+
+def test_the_traceback_of_a_servers_error_ends_where_it_does_live(
+    mongodb_server: Server, database: str, tmp_path: Path
+) -> None:
+    program = """
+import traceback
+with use_cassette(cassette, mode=mode):
+    for function in (
+        lambda: items.database.command("no such command"),
+        lambda: list(items.find({"$where": 1, "$nothing": 1})),
+    ):
+        try:
+            function()
+        except PyMongoError as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            print(frames[0].name, frames[-1].name, type(error).__name__)
+"""
+    recorded, replayed = both(program, mongodb_server.uri, database, tmp_path / "x.json")
+    assert recorded == "<module> _check_command_response OperationFailure\n" * 2
+    assert replayed == recorded

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from itertools import chain
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 from timetracer import ambient, document, frozen_time, ledger, runs
 from timetracer.call_sites import here, is_importing, site_of
@@ -180,7 +181,7 @@ class Session:
         self.seconds = 0.0
         self.topologies: dict[str, Json] = {}
         self.driver_documents: dict[int, Any] = {}
-        self.open_cursors: dict[int, Any] = {}
+        self.open_cursors: WeakValueDictionary[int, Any] = WeakValueDictionary()
         self.passthrough = frozenset(config.passthrough)
         self.entropy: Scope | None = None
         self.seed: Seed | None = None

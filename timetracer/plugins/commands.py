@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
 from pymongo import monitoring
+from pymongo.errors import InvalidOperation
 from pymongo.helpers_shared import _SENSITIVE_COMMANDS
 
 from timetracer.codec import from_json, to_json
@@ -211,11 +213,14 @@ class Live:
 
     Attributes:
         answer: makes the part of the last reply that the event holds as its answer.
-        session: the program's ClientSession; None for the driver's own.
+        client: the client that makes the call.
+        session: the ClientSession of the call or of its cursor; None for one that the driver takes
+            for this call alone.
         cursor: the number of the replayed cursor, 0 for none.
     """
 
     answer: Callable[[], Any]
+    client: Any
     session: Any = None
     cursor: int = 0
 
@@ -246,11 +251,26 @@ def _given(entry: dict[str, Json], live: Live) -> dict[str, Any]:
     command, reply, path = given.get("command"), given.get("reply"), entry.get("answer")
     if path:
         given["reply"] = reply = _put(reply, path, live.answer())
-    if isinstance(command, dict) and "lsid" in command and live.session is not None:
-        command["lsid"] = live.session.session_id
+    if isinstance(command, dict) and "lsid" in command:
+        with suppress(InvalidOperation):  # its session has ended by now: it is as recorded
+            command["lsid"] = _session_id(live) or command["lsid"]
     if live.cursor:
         _renumber(command or {}, reply or {}, live.cursor)
     return {**parameters, **given}
+
+
+def _session_id(live: Live) -> Any:
+    """Return the id of the live session; of the driver's own, that which it would use next."""
+    if live.session is not None:
+        return live.session.session_id
+    taken = live.client._ensure_session(None)
+    if taken is None or not taken._implicit:
+        return taken and taken.session_id
+    try:
+        return taken.session_id
+    finally:
+        live.client._return_server_session(taken._server_session)
+        taken._server_session = None
 
 
 def _renumber(command: dict[str, Any], reply: Any, number: int) -> None:

@@ -86,8 +86,14 @@ class Batch:
 _texts: dict[bytes, tuple[int, bytes]] = {}
 
 
+class _Weakly:
+    """What others may know of without keeping it."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(slots=True)
-class CursorOutcome:
+class CursorOutcome(_Weakly):
     """What was read of a cursor so far.
 
     Attributes:
@@ -283,7 +289,7 @@ def _whole(elements: bytes) -> bytes:
     return (len(elements) + 5).to_bytes(4, "little") + elements + b"\x00"
 
 
-class Reading:
+class Reading(_Weakly):
     """One replayed cursor: which batch comes next.
 
     Args:
@@ -296,6 +302,7 @@ class Reading:
     __slots__ = (
         "_call",
         "_cancels",
+        "_client",
         "_event",
         "_next",
         "_patience",
@@ -316,6 +323,7 @@ class Reading:
         self._cancels = list(self._recorded.cancelled)
         self._patience = _LONGEST_PATIENCE
         self._told: tuple[RecordedResult, bytes] | None = None
+        self._client: Any = None
         self.listeners: Any = None
 
     @property
@@ -393,6 +401,7 @@ class Reading:
 
     def listen(self, client: Any) -> None:
         """Have a client's listeners told of every further command, if it has any."""
+        self._client = client
         self.listeners = commands.listeners_of(client)
         if self.listeners is not None:
             self._session.open_cursors[number_of(self._event)] = self
@@ -412,8 +421,7 @@ class Reading:
             self._told = self._event, dumps(kept)
             self._session.open_cursors[number_of(self._event)] = self
         kept = commands.of_step({commands.COMMANDS: loads(self._told[1])}, step)
-        own = None if getattr(session, "_implicit", True) else session
-        live = commands.Live(answer, own, number_of(self._event))
+        live = commands.Live(answer, self._client, session, number_of(self._event))
         commands.tell(self._session, self.listeners, kept, live)
 
     def _beyond(self, options: Any) -> None:
@@ -652,8 +660,8 @@ def more(
     cursor = response.docs[0]["cursor"]
     payload = _payload(response, operation)
     keep_commands(link, hearing, known=payload is not None, step=len(link.batches))
-    if hearing is not None:
-        link.session.open_cursors[operation.cursor_id] = link
+    if hearing is not None and cursor["id"]:
+        link.session.open_cursors[cursor["id"]] = link
     batch = batch_of(
         payload,
         "cursor.nextBatch",

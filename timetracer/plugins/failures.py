@@ -16,6 +16,7 @@ from typing import Any
 import bson
 from bson.son import SON
 from pymongo import errors, results
+from pymongo.helpers_shared import _check_command_response
 from pymongo.message import _OpMsg
 
 from timetracer.codec import (
@@ -294,7 +295,20 @@ def rebuild(
     if isinstance(error, errors.PyMongoError):
         error._message = message
         error._error_labels = set(kept.get("labels") or ())
+        _come_from_reply(error)
     return error
+
+
+def _come_from_reply(error: errors.PyMongoError) -> None:
+    """Have the traceback of a server's error end where it does live: in the driver's look at a
+    reply. Tools that report errors group them by it."""
+    details = getattr(error, "details", None)
+    if isinstance(details, dict) and "errmsg" in details and details.get("ok") == 0:
+        try:
+            _check_command_response(details, None)
+        except errors.PyMongoError as live:
+            if type(live) is type(error) and live.__traceback__ is not None:
+                error.__traceback__ = live.__traceback__.tb_next
 
 
 def _find(name: str) -> type[BaseException] | None:

@@ -474,12 +474,14 @@ class PyMongo:
         """Tell the client's listeners of the recorded commands, if it has any."""
         if exchange.row.scope == "cursor" and not event.failed:
             return  # with the reply, as for every further one
-        listeners = commands.listeners_of(_client_of(exchange))
+        client = _client_of(exchange)
+        listeners = commands.listeners_of(client)
         if listeners is None:
             return
         result = event.result()
         live = commands.Live(
             partial(_answer, exchange, result),
+            client,
             _explicit_session(exchange),
             cursors.number_of(event) if "cursor" in result else 0,
         )
