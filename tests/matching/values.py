@@ -67,7 +67,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "oid": ObjectId,
     "uuid4": lambda: _uuid_to_show(uuid.uuid4),
     "uuid1": lambda: _uuid_to_show(uuid.uuid1),
-    "time": lambda: datetime.now(timezone.utc),
+    "time": lambda: _clock.read(),
     "hex": lambda: secrets.token_hex(16),
     "urlsafe": lambda: _urlsafe(),
     "sha1": lambda: hashlib.sha1(str(time.time_ns()).encode()).hexdigest(),
@@ -78,6 +78,25 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "digits": lambda: random.randint(2 * 10**8, 9 * 10**8),
 }
 """Kind of a value -> how a run makes one."""
+
+
+class _Clock:
+    """A clock that never gives a millisecond twice: BSON's dates are cut to it, so that two times
+    of one run might be the same and those of another one not, which is a limit of its own."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def read(self) -> datetime:
+        now = datetime.now(timezone.utc)
+        if now.isoformat(timespec="milliseconds") == self._last:
+            time.sleep(0.0015)
+            now = datetime.now(timezone.utc)
+        self._last = now.isoformat(timespec="milliseconds")
+        return now
+
+
+_clock = _Clock()
 
 
 def _naive(value: datetime) -> datetime:
