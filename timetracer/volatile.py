@@ -148,6 +148,9 @@ _run = re.compile(_RUN)
 _looks = re.compile(
     rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})|(?<=[g-z])(?P<glued>{_PIECE})"
 )
+_may_look = re.compile("[0-9A-Z]|[a-f]{6}")
+"""What every look has some of; to ask for it costs a tenth of trying them all."""
+_LONG_RUN = 1024
 _PIECES = frozenset({"piece", "glued"})
 _bytes_repr = re.compile(r"""\bb(?:'(?:[^'"\\]|\\[^u])*'|\\"(?:[^"\\]|\\[^"u])*\\")""")
 _BASE64 = '"base64":"'
@@ -296,6 +299,8 @@ def _exchange(text: str, change: Callable[[Token], str | None]) -> str:
             token = _binary(run[0])
             changed = None if token is None else change(token)
             return run[0] if changed is None else changed
+        if len(run[0]) > _LONG_RUN and _may_look.search(run[0]) is None:
+            return run[0]
         start = run.start()
         return _looks.sub(lambda match: one(match, start), run[0])
 
