@@ -18,8 +18,6 @@ from tests.support.server import Server
 
 pytest.importorskip("pymongo")
 
-DRIVERS_THREADS = Rules(threads="driver")  # Motor's own run the calls
-
 STEPS = {
     "insert": "await items.insert_one({'_id': 1, 'price': 2.5})",
     "insert with an id of the driver's": "await items.insert_one({'name': 'a'})",
@@ -271,15 +269,31 @@ def test_the_steps_are_told_again_in_replay_as_they_were_live(
 ) -> None:
     program = source(flavour, STEPS)
     live = run_program(program, "record", mongodb_server.uri, database, str(tape)).stdout
-    again = run_offline(
-        program, "replay", "mongodb://fake:27017", database, str(tape), rules=DRIVERS_THREADS
-    ).stdout
+    again = told_again(program, database, tape)
 
     assert again.splitlines() == live.splitlines()
     for step in live.split("--- ")[1:]:
         assert "started" in step, f"nothing was told of {step}"
     said = [line for line in live.splitlines() if line.startswith(("its own", "of the"))]
     assert len(said) == 6 and not any("False" in line for line in said)
+
+
+def test_a_recording_of_one_driver_is_told_to_the_listeners_of_another(
+    mongodb_server: Server, database: str, tape: Path
+) -> None:
+    pytest.importorskip("motor")
+    program = source("sync", STEPS)
+    live = run_program(program, "record", mongodb_server.uri, database, str(tape)).stdout
+
+    for other in ("async", "motor"):
+        assert told_again(source(other, STEPS), database, tape).splitlines() == live.splitlines()
+
+
+def told_again(program: str, database: str, tape: Path) -> str:
+    """What a program says in replay."""
+    uri = "mongodb://fake:27017"
+    rules = Rules(threads="driver")  # Motor's own run the calls
+    return run_offline(program, "replay", uri, database, str(tape), rules=rules).stdout
 
 
 # ------------------------------------------------------------------------------- one program each

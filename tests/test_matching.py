@@ -17,6 +17,7 @@ from tests.support.calls import Driver, call
 from timetracer import MissError, TraceConfig, use_cassette
 from timetracer.cassette import Cassette
 from timetracer.errors import CassetteFormatError
+from timetracer.volatile import tokens
 
 NOON = datetime.datetime(2026, 1, 22, 12)
 
@@ -297,3 +298,21 @@ def test_events_are_taken_in_any_order_across_keys(tape: Path) -> None:
         match = cassette.take(call(filter={"n": n}))
         assert match is not None and match.event.eid == n + 1
     assert cassette.unused == []
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "6560a1c2d3e4f5a6b7c8d9e0",
+        "abcdefabcdefabcdefabcdef",
+        "12345678-1234-1234-1234-123456789abc",
+        "abcdefab-cdef-abcd-efab-cdefabcdefab",
+        "ABCDEFabcdefghijklmnopqrstuv",
+        "2026-01-22T14:00:00",
+        "1769090400",
+        "abcdef",
+    ],
+)
+def test_what_looks_made_up_is_found_in_a_long_text(made: str) -> None:
+    assert [token.text for token in tokens(f'{{"a":"{"s" * 5000}.{made}"}}')] == [made]
+    assert tokens(f'{{"a":"{"s" * 5000}"}}') == []

@@ -384,6 +384,15 @@ def test_text_without_a_secret_stays(text: str) -> None:
     assert redactor().redact_text(text) == text
 
 
+@pytest.mark.parametrize("secret", ['"password":"x"', '"a":"Bearer abc"', '"a":"m://u:p@h"'])
+@pytest.mark.parametrize("at", [0, 9, 262_130, 262_144, 262_160, 524_280, 700_000])
+def test_a_secret_is_found_wherever_it_stands_in_a_long_text(secret: str, at: int) -> None:
+    before = '{"n":"' + "s" * max(0, at - 8) + '",'
+    text = before + secret + ',"more":"' + "s" * 300_000 + '"}'
+    assert redactor().needs_redaction(text.encode())
+    assert not redactor().needs_redaction(text.replace(secret, '"b":1').encode())
+
+
 def test_patterns_of_the_user_replace_their_group_or_the_whole_match() -> None:
     own = redactor(patterns=(re.compile(r"K-(\d+)"), re.compile(r"\bX\d{3}\b")))
     assert own.redact_text("K-123 or X456") == "K-[redacted:1] or [redacted:2]"

@@ -140,9 +140,15 @@ DEFAULT_PATTERNS: tuple[ValuePattern, ...] = (
     ),
 )
 
+_STRETCH, _TRIGGER = 256 * 1024, 1024
+"""Bytes that are looked through at once, and more than any other trigger or sensitive name has."""
+
+_IN_URI = r'/(?<=:/)/[^/?#"]*@'
+_in_uri = re.compile(_IN_URI.encode()).search
+
 _TRIGGERS: tuple[str, ...] = (
     # For each pattern what must stand in JSON text for it to match, from a rare character on.
-    r'/(?<=:/)/[^/?#"]*@',
+    _IN_URI,
     r"b(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC])[ \\]",
     r"B(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC])[ \\]",
     r"J(?<=eyJ)",
@@ -550,7 +556,12 @@ class Redactor:
         Args:
             text: the event's JSON as `codec.dumps` writes it.
         """
-        return self._always or self._needs(text) is not None
+        if self._always or len(text) <= _STRETCH:
+            return self._always or self._needs(text) is not None
+        # One look at a long text would keep all other threads waiting.
+        starts = range(0, len(text), _STRETCH)
+        found = (self._needs(text, at, at + _STRETCH + _TRIGGER) for at in starts)
+        return _in_uri(text) is not None or any(match is not None for match in found)
 
     def redact_event(self, event: Json) -> Json:
         """Return an event's JSON ("arguments", "result", ...) without secrets.

@@ -152,6 +152,9 @@ _run = re.compile(_RUN)
 _looks = re.compile(
     rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})|(?<=[g-z])(?P<glued>{_PIECE})"
 )
+_may_look = re.compile("[0-9A-Z]|[a-f]{6}")
+"""What every look has some of; to ask for it costs a tenth of trying them all."""
+_LONG_RUN = 1024
 _PIECES = frozenset({"piece", "glued"})
 _MOST_KNOWN, _LONGEST_KNOWN = 8192, 128
 """So many texts, of so many characters, are not looked through again: a program's names and ids
@@ -320,6 +323,8 @@ def _found(text: str) -> Iterator[tuple[int, int, Token]]:
             token = _binary(run[0])
             if token is not None:
                 yield start, end, token
+            continue
+        if len(run[0]) > _LONG_RUN and _may_look.search(run[0]) is None:
             continue
         for first, last, token in _known_looks(run[0]):
             if not (is_piece(token) and _is_number(text, start + first, last - first)):

@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any
 
 from pymongo import monitoring
-from pymongo.errors import InvalidOperation
+from pymongo.errors import PyMongoError
 from pymongo.helpers_shared import _SENSITIVE_COMMANDS
 
 from timetracer.codec import from_json, to_json
@@ -252,7 +252,7 @@ def _given(entry: dict[str, Json], live: Live) -> dict[str, Any]:
     if path:
         given["reply"] = reply = _put(reply, path, live.answer())
     if isinstance(command, dict) and "lsid" in command:
-        with suppress(InvalidOperation):  # its session has ended by now: it is as recorded
+        with suppress(PyMongoError):  # its session has ended by now: it is as recorded
             command["lsid"] = _session_id(live) or command["lsid"]
     if live.cursor:
         _renumber(command or {}, reply or {}, live.cursor)
