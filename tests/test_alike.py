@@ -23,8 +23,9 @@ from bson.binary import Binary
 from tests.support.calls import Driver
 from timetracer import MissError, TraceConfig, register_matcher, use_cassette
 from timetracer.errors import ConfigError
+from timetracer.evidence import Clock, same_moment
 from timetracer.session import Session
-from timetracer.volatile import replace
+from timetracer.volatile import Token, replace, tokens
 
 WRITTEN, ASKED = "INSERT_ONE", "FIND_ONE"
 Program = Callable[[Driver], Any]
@@ -725,3 +726,25 @@ def test_base64_of_sixteen_bytes_is_told_from_its_text(tape: Path) -> None:
             lambda driver: driver(WRITTEN, document={"a": base64.b64decode(made)}),
             lambda driver: driver(WRITTEN, document={"a": made}),
         )
+
+
+HOUR = 1_796_025_600.0
+"""A whole hour, in seconds since 1970."""
+
+
+@pytest.mark.parametrize(
+    ("recorded", "at", "fits"),
+    [(HOUR, HOUR + 1, True), (HOUR, HOUR + 60, False), (HOUR + 1, HOUR + 1, True)],
+    ids=["read and cut to the second", "written down", "no whole hour"],
+)
+def test_a_whole_hour_was_read_if_the_clock_was_there(
+    recorded: float, at: float, fits: bool
+) -> None:
+    def time_of(seconds: float) -> Token:
+        text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+        return next(iter(tokens(f'["{text[:-6]}Z"]')))
+
+    later = 2460
+    then, now = Clock(at, 0, HOUR - 60, 0), Clock(at + later, 0, HOUR, 0)
+    assert same_moment(time_of(recorded), time_of(recorded + later), then, now) is fits
+    assert same_moment(time_of(recorded + later), time_of(recorded), now, then) is fits

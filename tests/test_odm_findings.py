@@ -192,7 +192,7 @@ def test_a_list_that_is_pulled_as_a_whole_keeps_its_order(tape: Path) -> None:
 CLASHES = """
 import os, secrets, sys, uuid
 from pymongo import MongoClient
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 from timetracer import MissError, use_cassette
 from timetracer.plugins import enable_pymongo
 enable_pymongo()
@@ -206,6 +206,12 @@ def told(document):
     except (DuplicateKeyError, MissError) as error:
         return type(error).__name__
 
+def told_of_several(document):
+    try:
+        return things.insert_many([{}, document]).acknowledged
+    except (BulkWriteError, MissError) as error:
+        return type(error).__name__
+
 with use_cassette(directory + "/before.json", mode=mode):
     made = secrets.token_urlsafe(24)
     print(told({"_id": literal}), told({"_id": made}), told({"_id": "name"}))
@@ -215,6 +221,8 @@ with use_cassette(directory + "/after.json", mode=mode):
         digest, other = uuid.uuid4().hex, secrets.token_urlsafe(24)
     print(told({"_id": digest}), told({"_id": other}))
     print(told({"_id": "name", "password": os.urandom(32).hex()}))
+    print(told_of_several({"_id": digest, "password": os.urandom(32).hex()}))
+    print(told_of_several({"_id": "name", "password": os.urandom(32).hex()}))
 """
 
 
@@ -223,11 +231,13 @@ def test_a_clash_is_of_the_value_that_clashed(
 ) -> None:
     arguments = (mongodb, database, str(tmp_path))
     clash = "DuplicateKeyError"
-    same = f"True True True\n{clash} {clash}\n{clash}\n"
+    several = "BulkWriteError"
+    same = f"True True True\n{clash} {clash}\n{clash}\n{several}\n{several}\n"
     assert run_program(CLASHES, *arguments, "record", "-").stdout == same
     assert run_offline(CLASHES, *arguments, "replay", "-").stdout == same
     changed = run_offline(CLASHES, *arguments, "replay", "changed").stdout
-    assert changed == f"True True True\nMissError MissError\n{clash}\n"
+    missed = f"True True True\nMissError MissError\n{clash}\nMissError\n{several}\n"
+    assert changed == missed
 
 
 SECONDS = """

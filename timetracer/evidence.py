@@ -460,8 +460,10 @@ def same_moment(one: Token, other: Token, clock: Clock, other_clock: Clock) -> b
     then, moment = _moment(one.text), _moment(other.text)
     if then is None or moment is None or not (clock.at and other_clock.at):
         return False
-    if "000" in one.form.rpartition(":")[2] and not (then % 3600 and moment % 3600):
-        return False  # a whole hour, in a form that has fractions: written down, and not read
+    if "000" in one.form.rpartition(":")[2] and (
+        _was_written(then, clock) or _was_written(moment, other_clock)
+    ):
+        return False
     drifts = [(moment - other_clock.at) - (then - clock.at)]
     if clock.seen or other_clock.seen:
         seen, other_seen = clock.seen or clock.at, other_clock.seen or other_clock.at
@@ -477,6 +479,13 @@ def same_moment(one: Token, other: Token, clock: Clock, other_clock: Clock) -> b
         and clock.started <= then <= clock.at
         and other_clock.started <= moment <= other_clock.at
     )
+
+
+def _was_written(moment: float, clock: Clock) -> bool:
+    """Tell whether a time, in a form that has fractions, is a whole hour that was written down:
+    just after it the clock may have been read, and cut to the second."""
+    now = clock.seen or clock.at
+    return moment % 3600 == 0 and not 0 <= now - moment <= TOLERANCE
 
 
 def read_from_clock(time: Token) -> bool:

@@ -625,8 +625,19 @@ def _failed_for(event: Any, fit: Fit) -> bool:
     if not event.failed:
         return False
     looks = {recorded.key for recorded, live in fit.born if live.key in fit.looks}
-    named = tokens(event.result_text.decode("utf-8", "replace"))
-    return any(token.key in looks for token in named)
+    return any(token.key in looks for token in tokens(_told_of(event)))
+
+
+def _told_of(event: Any) -> str:
+    """Return what a failure says, as JSON text: of writes that failed all but the whole operation,
+    which the driver adds."""
+    text: bytes = event.result_text
+    details = loads(text)["error"].get("details")
+    writes = details.get("writeErrors") if isinstance(details, dict) else None
+    if writes:
+        told = [{name: one[name] for name in one if name != "op"} for one in writes]
+        text = dumps(told)
+    return text.decode("utf-8", "replace")
 
 
 def _upserted(event: Any) -> set[str]:

@@ -165,7 +165,7 @@ class Proof:
             node = chosen[number]
             name = f"{run.name}/{number}"
             only = self._file(f"{name}.only.json", [node])
-            return self._pytest(run, name, (node.partition("::")[0],), {"OBSERVER_ONLY": only})
+            return self._pytest(run, name, self._file_of(node), {"OBSERVER_ONLY": only})
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             began = time.monotonic()
@@ -177,6 +177,11 @@ class Proof:
         for node in chosen:
             whole.tests.setdefault(node, Outcome("none"))
         return whole
+
+    def _file_of(self, node: str) -> tuple[str, ...]:
+        """The file of a test; all where the suite calls its tests otherwise."""
+        file = node.partition("::")[0]
+        return (file,) if (self.installed.source / file).exists() else self.suite.tests
 
     def _pytest(
         self, run: Run, name: str, tests: tuple[str, ...], environment: dict[str, str]
