@@ -59,7 +59,8 @@ def test_what_another_process_made_is_known(shared: Path) -> None:
 def test_a_cassette_tells_of_those_whose_ids_it_holds(shared: Path) -> None:
     object_id, _ = made_by_another(shared)
     assert "relatives" not in evidence.this_process()
-    evidence.made_values(f'{{"_id": "{object_id}"}}')
+    evidence.learn_of_relatives()
+    evidence.made_values(tokens(f'{{"_id": "{object_id}"}}'))
     assert evidence.this_process()["relatives"] == [object_id[8:18]]
     process = Process.of(evidence.this_process())
     assert both_made(object_id, str(ObjectId()), process)

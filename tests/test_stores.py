@@ -179,6 +179,16 @@ def test_each_cause_of_a_failed_write_has_its_remedy(
     assert tree(store.directory) == []
 
 
+def test_a_file_that_need_not_last_does_not_wait_for_the_disk(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: pytest.fail("waits for the disk"))
+
+    FileStore(store.directory, lasting=False).write("x.json", [b"[", b"]"])
+
+    assert store.read("x.json") == b"[]"
+
+
 GZIPPED = gzip.compress(b'{"events": []}' * 50, mtime=0)
 
 

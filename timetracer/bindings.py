@@ -24,7 +24,7 @@ from timetracer.volatile import (
     is_object_id,
     replace,
     replace_in_reprs,
-    tokens,
+    tokens_of_line,
 )
 
 
@@ -139,8 +139,7 @@ class Run:
         program asked for it itself. No other value can stand for it."""
         used, self.used = self.used, []
         for event in used:
-            found = tokens(event.line.decode("utf-8", "replace"))
-            self._given.update(token.key for token in found)
+            self._given.update(token.key for token in tokens_of_line(event.line))
         return key in self._given and key not in self.owners
 
     def note_by_look(self, url: str, fields: set[str], values: set[str]) -> None:
@@ -191,8 +190,8 @@ _ID_FIELD = re.compile(r'("_id":(?:"(?:[^"\\]|\\.)*"|-?\d+|\{"\$[a-zA-Z]+":"[^"]
 
 def _documents_in(line: bytes) -> list[str]:
     """Return what names the documents in an event: their ids, and any that look made up."""
-    text = line.decode("utf-8", "replace")
-    return [*_ID_FIELD.findall(text), *(token.key for token in tokens(text) if token.kind == ID)]
+    ids = (token.key for token in tokens_of_line(line) if token.kind == ID)
+    return list(dict.fromkeys((*_ID_FIELD.findall(line.decode("utf-8", "replace")), *ids)))
 
 
 RUN = Run()

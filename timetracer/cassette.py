@@ -17,17 +17,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
 from operator import attrgetter
 from threading import Lock, RLock
 from time import sleep
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from timetracer import document
 from timetracer.bindings import Bindings
 from timetracer.codec import dumps, from_json, loads
 from timetracer.driver import Outcome
 from timetracer.errors import MissError, NotCapturedError, TimetracerError
-from timetracer.evidence import UNKNOWN, Evidence, Process, made_values
+from timetracer.evidence import UNKNOWN, Evidence, Process, learn_of_relatives, made_values
 from timetracer.frozen_time import perf_counter
 from timetracer.learned import learned_places
 from timetracer.matchers import DEFAULT
@@ -37,6 +38,7 @@ from timetracer.matching import (
     Match,
     body_hash,
     filter_keys,
+    hash_but_for,
     key_of_json,
     key_to_json,
     masked_paths,
@@ -46,6 +48,7 @@ from timetracer.recovery import Spool
 from timetracer.redaction import Redactor, has_placeholders, substitute
 from timetracer.shared_parts import Mark
 from timetracer.surroundings import Pair, Surroundings, held_by
+from timetracer.volatile import Token, find, tokens, tokens_of_line
 
 logger = logging.getLogger("timetracer")
 
@@ -399,9 +402,10 @@ class Cassette:
         if self._first is None:
             self._first = {}
             for event in self.events:
-                for stretch in set(_MAY_HOLD.findall(event.line)):
-                    for one in _made_up_in(stretch):
-                        self._first.setdefault(one, event.eid)
+                line = event.line
+                held = [token.text.encode("utf-8", "replace") for token in tokens_of_line(line)]
+                for one in (*held, *chain.from_iterable(map(_parts_of, _MAY_HOLD.findall(line)))):
+                    self._first.setdefault(one, event.eid)
         found = self._first.get(wanted)
         if found is None:  # within a longer text, and of no form that is found there
             found = next((one.eid for one in self.events if wanted in one.line), 0)
@@ -460,8 +464,8 @@ class Cassette:
 
 
 @lru_cache(8192)
-def _made_up_in(stretch: bytes) -> tuple[bytes, ...]:
-    return tuple(one for pattern in _MADE_UP for one in pattern.findall(stretch))
+def _parts_of(stretch: bytes) -> tuple[bytes, ...]:
+    return tuple([one for pattern in _MADE_UP for one in pattern.findall(stretch)])
 
 
 class Unreadable:
@@ -662,6 +666,7 @@ class Recording:
             return False
         closed = {event.eid for event in events if not event.outcome.open}
         try:
+            learn_of_relatives()
             lines = [(event.eid, self._line(event)) for event in sorted(events, key=_number)]
             if self._spool is None:
                 self._spool = self.spill()
@@ -729,6 +734,7 @@ class Recording:
                 self._write_partial()
             growing = []
             rest = self._rendered
+            learn_of_relatives()
             for event in self._pending:
                 line = self._line(event)
                 if line is not None:
@@ -763,27 +769,20 @@ class Recording:
             return None
 
     def _render(self, event: _Pending) -> bytes | None:
-        arguments, result = key_to_json(event.key), self._result(event.outcome)
-        texts = dumps(arguments), dumps(result)
-        masked: tuple[Any, ...] = ()
+        told, result = _told_by(event.key), self._result(event.outcome)
+        texts = told.text, dumps(result)
         secret = self._holds_secrets(*texts)
         if secret or self.before_record is not None:
-            shown = self._shown(event, arguments, result, secret)
+            shown = self._shown(event, key_to_json(event.key), result, secret)
             if shown is None:
                 return None
-            arguments = shown["arguments"]
-            texts = dumps(arguments), dumps(shown["result"])
-            masked = masked_paths(arguments) if has_placeholders(texts[0]) else ()
+            texts = dumps(shown["arguments"]), dumps(shown["result"])
+            told = _Told.of(texts[0], shown=True)
         signature = Signature(
-            event.lib,
-            event.method,
-            event.url,
-            event.filter_keys,
-            body_hash(arguments, masked),
+            event.lib, event.method, event.url, event.filter_keys, told.body_hash
         )
-        asked = f"{texts[0].decode()} {event.url}"
-        self.surroundings.update(held_by(asked))
-        made = made_values(asked)
+        self.surroundings.update(held_by(f"{texts[0].decode()} {event.url}"))
+        made = made_values((*told.tokens, *tokens(event.url)))
         return document.event_line(
             event.eid, event.offset_ms, event.duration_ms, signature, *texts, made
         )
@@ -838,6 +837,50 @@ def _as_hooked(
 def _beside_commands(event: dict[str, Json]) -> bytes:
     result = {name: item for name, item in event["result"].items() if name != "commands"}
     return dumps([event["arguments"], result])
+
+
+class _Told(NamedTuple):
+    """A call's arguments as its event tells them.
+
+    Attributes:
+        text: the JSON text.
+        body_hash: its hash.
+        tokens: the values in it that look made up.
+    """
+
+    text: bytes
+    body_hash: str
+    tokens: tuple[Token, ...]
+
+    @classmethod
+    def of(cls, text: bytes, *, shown: bool = False) -> _Told:
+        """Return what a text tells.
+
+        Args:
+            text: the JSON text.
+            shown: whether secrets may have been replaced in it.
+        """
+        plain = text.decode()
+        found = list(find(plain))
+        hashed = hash_but_for(plain, found)
+        if shown and has_placeholders(text):
+            arguments = loads(text)
+            hashed = body_hash(arguments, masked_paths(arguments))
+        compact = plain.encode()  # orjson leaves room behind short texts
+        return cls(compact, hashed, tuple(token for _, _, token in found))
+
+
+def _told_by(key: bytes) -> _Told:
+    """Return what a call's key tells, which may be that of many calls, as of a clean-up."""
+    return _told_again(key) if len(key) <= _LONGEST_TOLD else _told_again.__wrapped__(key)
+
+
+@lru_cache(128)
+def _told_again(key: bytes) -> _Told:
+    return _Told.of(dumps(key_to_json(key)))
+
+
+_LONGEST_TOLD = 1024
 
 
 def _number(event: _Pending) -> int:

@@ -8,6 +8,7 @@ that of the recorded value. `rests_on` finds such calls by the names of the fiel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from timetracer.codec import dumps
@@ -21,6 +22,11 @@ _UPDATES = ("update", "requests", "models", "array_filters")
 _COMPARING = frozenset({"$min", "$max", "$rename", "$bit", "$inc", "$mul"})
 _LISTS = frozenset({"$in", "$nin", "$all"})
 _SORTS = frozenset({"$sort", "$sortByCount", "$bucket", "$bucketAuto", "$min", "$max"})
+_ASKS_MORE, _CHANGES_MORE = (
+    re.compile("|".join(re.escape(f'"{name}"') for name in sorted(names)))
+    for names in (_RANGES | _LISTS | {"$expr"}, _COMPARING | _RANGES | {"$sort"})
+)
+"""What stands in arguments that have to be walked: most have none of it."""
 _PASSES_ON = frozenset(
     {"$project", "$addFields", "$set", "$group", "$replaceRoot", "$replaceWith", "$push"}
     | {"$addToSet", "$first", "$last", "$concat", "$ifNull", "$cond", "$eq", "$ne", "$in"}
@@ -44,9 +50,14 @@ def rests_on(arguments: Json, names: Iterable[str], values: Iterable[str] = ()) 
     for name in _ORDERED_ARGUMENTS:
         if _mentions(arguments.get(name), fields):
             return True
-    if any(_conditions(item, fields, held) for item in arguments.values()):
+    text = _text(arguments)
+    if _ASKS_MORE.search(text) is not None and any(
+        _conditions(item, fields, held) for item in arguments.values()
+    ):
         return True
-    if _updates({name: arguments.get(name) for name in _UPDATES}, fields, held):
+    if _CHANGES_MORE.search(text) is not None and _updates(
+        {name: arguments.get(name) for name in _UPDATES}, fields, held
+    ):
         return True
     if _stage({"$project": arguments.get("projection")}, fields):
         return True

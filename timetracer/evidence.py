@@ -133,16 +133,16 @@ def unwatch() -> None:
         setattr(*_originals.pop())
 
 
-def made_values(text: str) -> list[str]:
-    """Return the keys of the UUIDs and tokens in JSON text that this process made, as it made
-    them; relatives count as well."""
-    _learn()
+def made_values(found: Sequence[Token]) -> list[str]:
+    """Return the keys of the UUIDs and tokens among some values that this process made, as it made
+    them; relatives count as well, as far as `learn_of_relatives` has shown."""
     if not (_made.numbers or _relatives):
         return []
-    found = tokens(text)
     _met.update(_relatives.intersection(map(_digits, found)) if _relatives else ())
     numbers = {}
     for token in found:
+        if token.kind == TIME:
+            continue
         number = _made.number(token)
         if number is not None:
             numbers[_made_part(token, _made.numbers)] = number
@@ -255,7 +255,8 @@ def leave_relatives() -> None:
         known.clear()
 
 
-def _learn() -> None:
+def learn_of_relatives() -> None:
+    """Take note of what the other processes of a test have made by now."""
     for what, keys in relatives.news():
         if what == relatives.PROCESS:
             _relatives.update(keys)
@@ -327,7 +328,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         """Take note of what relatives have made by now."""
-        _learn()
+        learn_of_relatives()
 
     @cached_property
     def clock(self) -> Clock:

@@ -22,7 +22,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -53,7 +53,7 @@ from timetracer.model import Call, Json
 from timetracer.nearest import Nearest
 from timetracer.nearest import find as find_nearest
 from timetracer.redaction import find_placeholders, has_placeholders
-from timetracer.volatile import TIME, Token, skeleton, tokens
+from timetracer.volatile import TIME, Found, Token, blanked, find, skeleton, tokens
 
 AMBIENT = "ambient"
 
@@ -338,8 +338,18 @@ class _Asked:
 
     @cached_property
     def text(self) -> str:
-        """The arguments as JSON text, and what they are called on."""
-        return f"{dumps(self.arguments).decode()} {self.call.url}"
+        """The arguments as JSON text."""
+        return dumps(self.arguments).decode()
+
+    @cached_property
+    def found(self) -> list[Found]:
+        """What looks made up in that text."""
+        return list(find(self.text))
+
+    @cached_property
+    def body_hash(self) -> str:
+        """The `body_hash` of the arguments."""
+        return hash_but_for(self.text, self.found)
 
     @cached_property
     def may_hold_durations(self) -> bool:
@@ -348,8 +358,10 @@ class _Asked:
 
     @cached_property
     def tokens(self) -> list[Token]:
-        """The values that look made up, but for times."""
-        return [token for token in tokens(self.text) if token.kind != TIME]
+        """The values that look made up, but for times, in the arguments and in what they are called
+        on."""
+        found = [*(token for _, _, token in self.found), *tokens(self.call.url)]
+        return [token for token in found if token.kind != TIME]
 
 
 def body_hash(arguments: Json, masked: Iterable[_Path] = ()) -> str:
@@ -364,9 +376,20 @@ def body_hash(arguments: Json, masked: Iterable[_Path] = ()) -> str:
     """
     text = dumps(arguments)
     if masked:
-        blanked = _blanked(text, masked)
-        text = b"" if blanked is None else blanked
-    return _hash_of_parts(skeleton(text.decode("utf-8", "replace"), pieces=True))
+        left = _blanked(text, masked)
+        text = b"" if left is None else left
+    plain = text.decode("utf-8", "replace")
+    return hash_but_for(plain, find(plain))
+
+
+def hash_but_for(text: str, found: Iterable[Found]) -> str:
+    """Return the `body_hash` of arguments in which all that looks made up was found.
+
+    Args:
+        text: the arguments as JSON text.
+        found: what `volatile.find` found in it.
+    """
+    return _hash_of_parts(blanked(text, found))
 
 
 def hash_but_for_numbers(arguments: Json) -> str:
@@ -435,7 +458,8 @@ class _Bucket:
     def candidates(self, asked: _Asked, bindings: Bindings) -> Iterator[Any]:
         """Yield the events that may answer a call."""
         used = []
-        narrowest = self._narrowest(asked, bindings)
+        alone = len(self.events) == 1  # to be compared anyhow
+        narrowest = self.events if alone else self._narrowest(asked, bindings)
         try:
             for place, event in narrowest.items():
                 if event.used:
@@ -498,7 +522,7 @@ class _Kin:
             self.masks[ignore] = self._by_mask(ignore)
         left = without_ignored(asked.arguments, ignore) if ignore else asked.arguments
         for mask, hashed in self.masks[ignore].items():
-            bucket = hashed.get(body_hash(left, mask))
+            bucket = hashed.get(body_hash(left, mask) if mask or ignore else asked.body_hash)
             if bucket is not None:
                 yield bucket
         if asked.may_hold_durations and not ignore:
@@ -593,7 +617,7 @@ def _compared(
             method=asked.call.method,
             writes=not asked.reads,
             ignore=ignore,
-            shared=event.bound(shared=True),
+            shared=partial(event.bound, shared=True),
             upserted=_upserted(event),
         )
         if (

@@ -207,7 +207,7 @@ def open_suite(
     Raises:
         CassetteError: a cassette cannot be read.
     """
-    store, stem = FileStore.for_path(where)
+    store, stem = FileStore.for_path(where, lasting=False)  # a test can be recorded again
     mode = MODES[config.mode]
     suffix = SUFFIXES[config.compression]
     session = open_cassette(

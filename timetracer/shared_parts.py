@@ -33,7 +33,7 @@ from timetracer.errors import CassetteError, CassetteFormatError, CassetteNotFou
 from timetracer.model import EVENT_TYPE, Json
 from timetracer.stores import Store, find_latest, split_suffix, write_alone
 from timetracer.stores.files import FileStore
-from timetracer.volatile import places
+from timetracer.volatile import find
 
 FOLDER = "shared"
 FORMAT = "timetracer-mongodb-shared"
@@ -121,7 +121,7 @@ def _without_tokens(line: bytes, known: int) -> _Template:
     text = line.decode("utf-8", "surrogateescape")
     values: dict[str, int] = {}
     pieces, at = [], 0
-    for start, end in places(text):
+    for start, end, _ in find(text):
         if text.endswith(_NAMES, 0, start):
             continue
         number = known + values.setdefault(text[start:end], len(values))
@@ -185,8 +185,8 @@ class Shelf:
 
     @classmethod
     def of(cls, directory: StrPath, suffix: str) -> Shelf:
-        """Return the one of a directory of cassettes."""
-        return cls(FileStore(Path(directory, FOLDER)), suffix)
+        """Return the one of a suite's directory of cassettes."""
+        return cls(FileStore(Path(directory, FOLDER), lasting=False), suffix)
 
     @classmethod
     def beside(cls, path: StrPath) -> Shelf:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -36,6 +36,10 @@ class Token(NamedTuple):
     key: str
     text: str
     form: str
+
+
+Found = tuple[int, int, Token]
+"""Where a value that looks made up begins and ends, and the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +159,11 @@ _looks = re.compile(
 _may_look = re.compile("[0-9A-Z]|[a-f]{6}")
 """What every look has some of; to ask for it costs a tenth of trying them all."""
 _LONG_RUN = 1024
-_PIECES = frozenset({"piece", "glued"})
 _MOST_KNOWN, _LONGEST_KNOWN = 8192, 128
 """So many texts, of so many characters, are not looked through again: a program's names and ids
 come in many of its calls."""
 _bytes_repr = re.compile(r"""\bb(?:'(?:[^'"\\]|\\[^u])*'|\\"(?:[^"\\]|\\[^"u])*\\")""")
-_BASE64 = '"base64":"'
+_BASE64, _LEAST_BASE64 = '"base64":"', 22
 
 
 def is_piece(token: Token) -> bool:
@@ -190,7 +193,25 @@ def tokens(text: str) -> list[Token]:
     Args:
         text: JSON without whitespace between its tokens.
     """
-    return [token for _, _, token in _found(text)]
+    return [token for _, _, token in find(text)]
+
+
+def tokens_of_line(line: bytes) -> tuple[Token, ...]:
+    """Return what looks made up in the line of an event, which is asked for several times.
+
+    Args:
+        line: its bytes.
+    """
+    known = _of_line if len(line) <= _LONGEST_LINE else _of_line.__wrapped__
+    return known(line)
+
+
+@lru_cache(128)
+def _of_line(line: bytes) -> tuple[Token, ...]:
+    return tuple(tokens(line.decode("utf-8", "replace")))
+
+
+_LONGEST_LINE = 64 * 1024
 
 
 def skeleton(text: str, *, pieces: bool = False) -> str:
@@ -200,9 +221,18 @@ def skeleton(text: str, *, pieces: bool = False) -> str:
         text: JSON without whitespace between its tokens.
         pieces: whether that goes for a few hex digits, too, which may be the beginning of an id.
     """
-    if pieces:
-        return _exchange(text, lambda token: f"<{token.form}>")
-    return _exchange(text, lambda token: None if is_piece(token) else f"<{token.form}>")
+    found = find(text)
+    return blanked(text, found if pieces else (one for one in found if not is_piece(one[2])))
+
+
+def blanked(text: str, found: Iterable[Found]) -> str:
+    """Return JSON text with some of what was found in it blanked; no JSON any more."""
+    pieces: list[str] = []
+    at = 0
+    for start, end, token in found:
+        pieces += [text[at:start], f"<{token.form}>"]
+        at = end
+    return "".join([*pieces, text[at:]])
 
 
 def replace(text: str, get: Callable[[Token], str | None]) -> str:
@@ -241,22 +271,6 @@ def replace_in_reprs(text: str, get: Callable[[Token], str | None]) -> str:
         return match[0] if key is None else json.dumps(repr(bytes.fromhex(key)))[1:-1]
 
     return _bytes_repr.sub(changed, text)
-
-
-def places(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where what looks made up begins and ends in JSON text.
-
-    Args:
-        text: JSON without whitespace between its tokens.
-    """
-    for run in _run.finditer(text):
-        start, end = run.span()
-        if not text.endswith(_BASE64, 0, start):
-            for match in _looks.finditer(text, start, end):
-                if not (match.lastgroup in _PIECES and _is_number(text, *_extent(match))):
-                    yield match.span()
-        elif _binary(run[0]) is not None:
-            yield start, end
 
 
 def write(key: str, like: Token) -> str:
@@ -307,7 +321,7 @@ def _split(text: str) -> _Parts:
 def _exchange(text: str, change: Callable[[Token], str | None]) -> str:
     pieces: list[str] = []
     at = 0
-    for start, end, token in _found(text):
+    for start, end, token in find(text):
         changed = change(token)
         if changed is not None:
             pieces += [text[at:start], changed]
@@ -315,34 +329,37 @@ def _exchange(text: str, change: Callable[[Token], str | None]) -> str:
     return "".join([*pieces, text[at:]]) if pieces else text
 
 
-def _found(text: str) -> Iterator[tuple[int, int, Token]]:
-    """Yield what looks made up in JSON text, with where it begins and ends."""
+def find(text: str) -> Iterator[Found]:
+    """Yield what looks made up in JSON text, with where it begins and ends.
+
+    Args:
+        text: JSON without whitespace between its tokens.
+    """
     for run in _run.finditer(text):
-        start, end = run.span()
+        stretch = run[0]
+        is_short = len(stretch) < _LEAST_BASE64
+        if is_short and not _looks_in(stretch):  # as the names of most fields are
+            continue
+        start = run.start()
         if text.endswith(_BASE64, 0, start):
-            token = _binary(run[0])
+            token = None if is_short else _binary(stretch)
             if token is not None:
-                yield start, end, token
+                yield start, run.end(), token
             continue
-        if len(run[0]) > _LONG_RUN and _may_look.search(run[0]) is None:
-            continue
-        for first, last, token in _known_looks(run[0]):
+        for first, last, token in _looks_in(stretch) if is_short else _looks_in_long(stretch):
             if not (is_piece(token) and _is_number(text, start + first, last - first)):
                 yield start + first, start + last, token
 
 
-def _known_looks(run: str) -> tuple[tuple[int, int, Token], ...]:
-    """Return what looks made up in a stretch, and where."""
-    return _looks_in(run) if len(run) <= _LONGEST_KNOWN else _looks_in.__wrapped__(run)
-
-
 @lru_cache(_MOST_KNOWN)
-def _looks_in(run: str) -> tuple[tuple[int, int, Token], ...]:
-    return tuple((*match.span(), _token(match)) for match in _looks.finditer(run))
+def _looks_in(stretch: str) -> tuple[Found, ...]:
+    return tuple([(*match.span(), _token(match)) for match in _looks.finditer(stretch)])
 
 
-def _extent(match: re.Match[str]) -> tuple[int, int]:
-    return match.start(), len(match[0])
+def _looks_in_long(stretch: str) -> tuple[Found, ...]:
+    if len(stretch) > _LONG_RUN and _may_look.search(stretch) is None:
+        return ()
+    return (_looks_in if len(stretch) <= _LONGEST_KNOWN else _looks_in.__wrapped__)(stretch)
 
 
 def _is_number(text: str, start: int, length: int) -> bool:
@@ -362,7 +379,7 @@ def _token(match: re.Match[str]) -> Token:
 
 
 def _binary(text: str) -> Token | None:
-    if len(text) < 22:
+    if len(text) < _LEAST_BASE64:
         return None
     form = _UUID_BYTES if len(text) == 24 and text.endswith("==") else _BYTES
     try:

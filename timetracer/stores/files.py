@@ -71,18 +71,22 @@ class FileStore:
 
     Args:
         directory: the directory; made, with its parents, by the first write.
+        lasting: whether a file that is written is there even if the machine loses its power: to
+            wait for the disk takes longer than many a test.
     """
 
     directory: Path
+    lasting: bool = True
 
     @classmethod
-    def for_path(cls, path: StrPath) -> tuple[FileStore, str]:
+    def for_path(cls, path: StrPath, *, lasting: bool = True) -> tuple[FileStore, str]:
         """The store and the name for a path that a developer gives, which may lie anywhere.
 
         A symbolic link is followed, so that a write replaces what it points to and not the link.
 
         Args:
             path: path of a cassette, absolute or from the working directory.
+            lasting: as of the store.
 
         Returns:
             The store of the path's directory, and the file's name in it.
@@ -95,7 +99,7 @@ class FileStore:
         head, name = os.path.split(os.path.abspath(target))
         if not name or text.endswith(("/", os.sep)) or os.path.isdir(target):
             raise _directory_error(text)
-        return cls(Path(head)), name
+        return cls(Path(head), lasting), name
 
     def locate(self, name: str) -> str:
         """The file's path: from the working directory where it lies below, else absolute."""
@@ -137,7 +141,7 @@ class FileStore:
                 raise _directory_error(self.locate(name))
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path.parent)
-            _replace(path, chunks)
+            _replace(path, chunks, lasting=self.lasting)
         except OSError as error:
             raise _write_error(self.locate(name), error) from error
 
@@ -385,20 +389,22 @@ def _is_below(path: Path, directory: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))
 
 
-def _replace(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file beside `path`, safely on the disk, and move it there."""
+def _replace(path: Path, chunks: Iterable[bytes], *, lasting: bool) -> None:
+    """Write a file beside `path`, safely on the disk where it is to last, and move it there."""
     file, temporary = _temporary_beside(path)
     try:
         with file:
             _fill(file, chunks, compressed=path.name.endswith(GZIP_SUFFIX))
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_directory(path.parent)
+    if lasting:
+        _sync_directory(path.parent)
 
 
 def _temporary_beside(path: Path) -> tuple[BinaryIO, Path]:
