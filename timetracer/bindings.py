@@ -148,15 +148,16 @@ class Run:
         self.looks |= values
 
     def fields_by_look(self, url: str, *, beside: bool = False) -> set[str]:
-        """Return the fields of a collection, or of all where it is none, that hold such values.
+        """Return the fields of a collection, of a database's collections or of all, that hold such
+        values.
 
         Args:
             url: the namespace.
             beside: whether those of the other collections of its database count.
         """
-        if "." not in url:
+        if url == "*":
             return set().union(*self.by_look.values())
-        if not beside:
+        if "." in url and not beside:
             return self.by_look.get(url, set())
         database = url.partition(".")[0] + "."
         return set().union(
