@@ -32,8 +32,8 @@ LOOKS = {
     "worker": _WORD,
     "database": r"(?<![\w-]){}(?![\w-])",
 }
-"""What it is -> how it stands in a text. Where two are the same, such as directories, the first one
-is told; a database's name is never told, it is in the cassette's calls."""
+"""What it is -> how it stands in a text. A database's name is never told, it is in the cassette's
+calls."""
 
 WORKER, _DATABASE, _ALONE = "worker", "database", "master"
 """The last is what xdist calls the one process of a run that has no workers."""
@@ -56,7 +56,7 @@ def _host() -> str | None:
 
 
 def _home() -> str | None:
-    home = os.path.expanduser("~")
+    home = os.environ.get("HOME") or os.path.expanduser("~")
     return home if os.path.dirname(home) != home else None
 
 
@@ -72,13 +72,15 @@ _finders: dict[str, Callable[[], str | None]] = {
 
 
 def watch(name: str, find: Callable[[], str | None]) -> None:
-    """Have cassettes tell of something more.
+    """Have cassettes tell of something more; of two that are the same, the last that is watched.
 
     Args:
         name: its name in `LOOKS`.
         find: gives it, None as long as there is none.
     """
-    _finders[name] = find
+    others = dict(_finders)
+    _finders.clear()
+    _finders.update({name: find, **others})
 
 
 def unwatch(name: str) -> None:
@@ -93,12 +95,13 @@ def held_by(text: str) -> dict[str, str]:
         text: JSON text of a call, and what it is called on.
     """
     found: dict[str, str] = {}
-    for name in LOOKS:
-        value = _now(name)
-        if value and len(value) > 1 and value not in found.values():
-            within = _within(value)
-            if within in text and _pattern(name, within).search(text):
-                found[name] = value
+    for name, find in _finders.items():
+        value = find()
+        if not value or len(value) < 2 or value in found.values():
+            continue
+        within = _within(value)
+        if within in text and _pattern(name, within).search(text):
+            found[name] = value
     return found
 
 
@@ -264,5 +267,6 @@ def _pattern(name: str, text: str) -> re.Pattern[str]:
     return re.compile(LOOKS[name].format(re.escape(text)))
 
 
+@lru_cache(64)
 def _within(text: str) -> str:
     return dumps(text).decode("utf-8", "replace")[1:-1]
