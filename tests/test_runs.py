@@ -52,6 +52,16 @@ def claim_all(names: int) -> list[str]:
     return [name for name in map(str, range(names)) if runs.claim("take", name)]
 
 
+def test_a_relative_path_is_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for directory in ("one", "other"):
+        (tmp_path / directory).mkdir()
+        monkeypatch.chdir(tmp_path / directory)
+        assert runs.claim("take", "cassettes/x.json")
+        assert not runs.claim("take", str(tmp_path / directory / "cassettes/x.json"))
+
+
 def test_the_id_comes_from_the_environment() -> None:
     assert runs.run_id() == "the secret of this run"
     assert runs.run_label() == "f2592d8474a00cd8"

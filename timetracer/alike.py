@@ -276,10 +276,10 @@ class Fit:
             return (self._members if place.free else self._items)(recorded, live, place)
         if kind is str:
             return self._text(recorded, live, place, is_base64=key == "base64")
-        if recorded == live:
+        if recorded == live and not self._bindings.tells_times_apart:
             return True
         if kind not in (int, float):
-            return False
+            return bool(recorded == live)
         return self._text(repr(recorded), repr(live), place) or (
             kind is float and place.writes and self._may_be_duration(recorded, live)
         )
@@ -410,7 +410,7 @@ class Fit:
             return self._secret(fits_text, recorded, live, place)
         plain, found = split(recorded, is_base64=is_base64)
         if recorded == live:
-            return all(self._is_itself(token) for token in found)
+            return all(self._is_itself(token, place) for token in found)
         other, asked = split(live, is_base64=is_base64)
         if plain != other or len(found) != len(asked):
             return False
@@ -418,10 +418,10 @@ class Fit:
             self._pair(one, two, place) for one, two in zip(found, asked, strict=True)
         )
 
-    def _is_itself(self, token: Token) -> bool:
+    def _is_itself(self, token: Token, place: Place) -> bool:
         if token.kind == TIME:
             self.times.append((token, token))
-            return True
+            return self._is_one_time(token, place)
         self._kept.add(token.key)
         return not self.born.changes(token) and self._bindings.is_itself(token)
 
@@ -441,7 +441,7 @@ class Fit:
         has shown that the value of this very call is made anew in each run.
         """
         if recorded.text == live.text:
-            return self._is_itself(recorded)
+            return self._is_itself(recorded, place)
         if recorded.form != live.form or recorded.key == live.key:
             return False
         alike = self._moment if recorded.kind == TIME else self._identity
@@ -455,7 +455,8 @@ class Fit:
     def _identity(self, recorded: Token, live: Token, place: Place) -> bool:
         known = self._known(recorded)
         if known is not None:
-            if known == live.key and place.writes and live.key in self._bindings.run.looks:
+            by_look = live.key in self.looks or live.key in self._bindings.run.looks
+            if known == live.key and place.writes and by_look:
                 self._note_look(live)
             return known == live.key
         stands_for = self.born.recorded(live)
@@ -515,7 +516,7 @@ class Fit:
         told apart, and any known one where it is asked for itself.
         """
         if self._bindings.was_bound(recorded, live):
-            return True
+            return self._is_one_time(recorded, place)
         known = (
             bool(self._bindings.recorded(live)) or self._was_given(live.text),
             self._bindings.shown(recorded) is not None or self._was_given(recorded.text),
@@ -526,6 +527,9 @@ class Fit:
             return False
         self.born.add(recorded, live)
         return True
+
+    def _is_one_time(self, recorded: Token, place: Place) -> bool:
+        return place.writes or place.bounds or self._bindings.is_one_time(recorded)
 
     def _is_learned(self) -> bool:
         """Tell whether another recording has shown that the value here is made anew."""
@@ -550,7 +554,12 @@ def _is_plainly_same(recorded: Json, live: Json) -> bool:
     kind = type(recorded)
     if kind is not type(live) or kind is dict or kind is list or recorded != live:
         return False
-    return kind is not str or len(recorded) < SHORTEST
+    if kind is str:
+        return len(recorded) < SHORTEST
+    return kind not in (int, float) or abs(recorded) < _LEAST_EPOCH
+
+
+_LEAST_EPOCH = 10**9
 
 
 def is_ignored(path: tuple[str, ...], ignore: tuple[Pattern, ...]) -> bool:

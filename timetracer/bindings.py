@@ -117,6 +117,7 @@ class Run:
         by_look: the fields, by namespace, whose values were bound only because the program stores
             them.
         looks: those values.
+        looked: the recorded values that they stand for.
         shown: what is around the run in place of what was around its recordings.
         unchanged: values that a live run beside a recording has shown to be the same in both.
     """
@@ -130,6 +131,7 @@ class Run:
     indexes: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     by_look: dict[str, set[str]] = field(default_factory=dict)
     looks: set[str] = field(default_factory=set)
+    looked: set[str] = field(default_factory=set)
     shown: Shown = field(default_factory=Shown)
     unchanged: set[str] = field(default_factory=set)
     _given: set[str] = field(default_factory=set)
@@ -142,10 +144,14 @@ class Run:
             self._given.update(token.key for token in tokens_of_line(event.line))
         return key in self._given and key not in self.owners
 
-    def note_by_look(self, url: str, fields: set[str], values: set[str]) -> None:
-        """Note fields whose values were bound only because the program stores them."""
+    def note_by_look(
+        self, url: str, fields: set[str], values: set[str], recorded: set[str]
+    ) -> None:
+        """Note fields whose values were bound only because the program stores them, and the live
+        and recorded values."""
         self.by_look.setdefault(url, set()).update(fields)
         self.looks |= values
+        self.looked |= recorded
 
     def fields_by_look(self, url: str, *, beside: bool = False) -> set[str]:
         """Return the fields of a collection, of a database's collections or of all, that hold such
@@ -181,6 +187,7 @@ class Run:
         self.unchanged.clear()
         self.by_look.clear()
         self.looks.clear()
+        self.looked.clear()
         self._given.clear()
 
 
@@ -295,7 +302,8 @@ class Bindings:
         """
         for recorded, live in dict.fromkeys(pairs):
             if recorded.key not in self._bore:  # what was the same in both runs bore nothing
-                self._bore[recorded.key] = (recorded.key, event.used_before_with(recorded.text))
+                same = event.used_before_with(recorded.text)
+                self._bore[recorded.key] = (recorded.key if same else live.key, same)
             moment, events = self._bore[recorded.key]
             if moment == live.key:
                 events.append(event)
@@ -304,6 +312,17 @@ class Bindings:
                 for name in self._documents_of(one):
                     self._times.setdefault(name, {})[recorded.key] = other
             self._bore[recorded.key] = ("", [])  # each its own from now on
+
+    @property
+    def tells_times_apart(self) -> bool:
+        """Whether some recorded time stands for several live ones, each in documents of its own."""
+        return bool(self._times)
+
+    def is_one_time(self, recorded: Token) -> bool:
+        """Tell whether a recorded time that documents hold stands for one live time: else the
+        server would find others by it than were recorded."""
+        moment, _ = self._bore.get(recorded.key, (recorded.key, []))
+        return moment != ""
 
     def _documents_of(self, event: Any) -> list[str]:
         if event not in self._named:
@@ -347,7 +366,7 @@ class Bindings:
     def is_itself(self, value: Token) -> bool:
         """Tell whether a value stands for no other one, and no other one for it."""
         if value.kind == TIME:
-            return True
+            return self.is_one_time(value)
         known, stands_for = self.live(value), self.recorded(value)
         if known not in (None, value.key):
             return False

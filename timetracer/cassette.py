@@ -455,7 +455,7 @@ class Cassette:
         return self._surroundings.recorder
 
     def rests_on_looks(self, call: Call) -> bool:
-        """Tell whether a call misses because it orders by values that were bound by their look."""
+        """Tell whether a call misses because its answer rests on values bound by their look."""
         return self._index.rests_on_looks(self._as_recorded(call)[0])
 
     def nearest(self, call: Call) -> Any:

@@ -3,7 +3,8 @@
 A value that was bound only because the program stores it may be another one than was recorded, such
 as another literal id. Renaming it in answers is right as long as the server does no more than look
 for equal values: under a sort, a range or an expression that computes, the recorded answer would be
-that of the recorded value. `rests_on` finds such calls by the names of the fields.
+that of the recorded value. `rests_on` finds such calls by the names of the fields; `holds_beside`
+finds answers that show the recorded value where the program stored none, and it stands for itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 
 from timetracer.codec import dumps
 from timetracer.model import Json
-from timetracer.volatile import tokens
+from timetracer.volatile import split, tokens
 
 _ORDERED_ARGUMENTS = ("sort", "hint", "min", "max")
 _RANGES = frozenset({"$gt", "$gte", "$lt", "$lte", "$regex", "$regularExpression", "$mod"})
@@ -65,6 +66,59 @@ def rests_on(arguments: Json, names: Iterable[str], values: Iterable[str] = ()) 
     if fields and any(f'"{name}"' in _text(pipeline) for name in _INTO):
         return True  # where they are from then on is not followed
     return type(pipeline) is list and any(_stage(stage, fields) for stage in pipeline)
+
+
+def keeps_names(pipeline: Json) -> bool:
+    """Tell whether a pipeline gives documents as they are stored, or parts of them."""
+    return type(pipeline) is list and all(
+        operator in _GIVES_ON or (operator == "$project" and _only_names(value))
+        for stage in pipeline
+        if type(stage) is dict
+        for operator, value in stage.items()
+    )
+
+
+_GIVES_ON = frozenset({"$match", "$sort", "$limit", "$skip", "$sample", "$unwind", "$unset"})
+
+
+def _only_names(projection: Json) -> bool:
+    return type(projection) is dict and all(
+        type(value) in (int, bool) for value in projection.values()
+    )
+
+
+def holds_beside(answer: Json, fields: set[str], values: set[str]) -> bool:
+    """Tell whether documents hold one of some values in another field than some.
+
+    Args:
+        answer: the documents, as JSON.
+        fields: names of the fields, one step each.
+        values: keys of the values.
+    """
+    if type(answer) is dict:
+        return any(
+            _holds(name, values) or _holds_below(name, item, fields, values)
+            for name, item in answer.items()
+            if name not in fields
+        )
+    if type(answer) is list:
+        return any(holds_beside(item, fields, values) for item in answer)
+    return type(answer) is str and _holds(answer, values)
+
+
+def _holds_below(name: str, item: Json, fields: set[str], values: set[str]) -> bool:
+    if name == "base64" and type(item) is str:
+        return _holds(item, values, is_base64=True)
+    return holds_beside(item, fields, values)
+
+
+def _holds(text: str, values: set[str], *, is_base64: bool = False) -> bool:
+    if len(text) < _SHORTEST_LOOK:
+        return False
+    return any(token.key in values for token in split(text, is_base64=is_base64)[1])
+
+
+_SHORTEST_LOOK = 22
 
 
 def reads_beside(arguments: Json) -> bool:

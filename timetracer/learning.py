@@ -372,8 +372,8 @@ class _Side(Fit):
             return True
         return super()._items(recorded, live, place)
 
-    def _is_itself(self, token: Token) -> bool:
-        if super()._is_itself(token):
+    def _is_itself(self, token: Token, place: Place) -> bool:
+        if super()._is_itself(token, place):
             return True
         self._kind = UNCLEAR
         return False

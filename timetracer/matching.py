@@ -47,7 +47,7 @@ from timetracer.codec import (
     loads,
     to_json,
 )
-from timetracer.comparisons import reads_beside, rests_on
+from timetracer.comparisons import holds_beside, keeps_names, reads_beside, rests_on
 from timetracer.matchers import DEFAULT, PARTS, ComparedCall, registered
 from timetracer.model import Call, Json
 from timetracer.nearest import Nearest
@@ -224,6 +224,7 @@ class Index:
         self._order = list(events)
         self._kin: dict[tuple[str, ...], _Kin] | None = None
         self._next = 0
+        self._refused: bytes | None = None
         for event in self._order:
             key = self._key(event)
             group = self._groups.get(key)
@@ -248,6 +249,9 @@ class Index:
             for look_up in LEVELS.values():
                 match = look_up(self, group, asked)
                 if match is not None:
+                    if asked.reads and self._shows_looks_of_others(match.event, asked):
+                        self._refused = call.key
+                        return None
                     if not match.event.used:
                         match.event.used = True
                         self._bindings.run.note_used(match.event)
@@ -255,6 +259,17 @@ class Index:
                         group.last[call.key] = match.event
                     return match
         return None
+
+    def _shows_looks_of_others(self, event: Any, asked: _Asked) -> bool:
+        """Tell whether an answer shows a value that is bound by its look where the program stored
+        none: there it is somebody else's, and stands for itself."""
+        run = self._bindings.run
+        if not run.looked or event.failed:
+            return False
+        answer = _documents_as_stored(event, asked.arguments)
+        return answer is not None and holds_beside(
+            answer, run.fields_by_look(asked.call.url), run.looked
+        )
 
     def _rests_on_looks(self, asked: _Asked) -> bool:
         run = self._bindings.run
@@ -264,9 +279,11 @@ class Index:
 
     def rests_on_looks(self, call: Call) -> bool:
         """Tell whether a call missed because it orders by, or computes with, values that were bound
-        by their look alone."""
+        by their look alone, or because its answer shows them where the program stored none."""
         asked = _Asked(call, False, self._key(call))
-        return bool(self._bindings.run.by_look) and self._rests_on_looks(asked)
+        return call.key == self._refused or (
+            bool(self._bindings.run.by_look) and self._rests_on_looks(asked)
+        )
 
     def _prepare(self, group: _Group) -> None:
         for event in group.events:
@@ -636,7 +653,8 @@ def _compared(
             if not asked.reads:
                 bindings.note_times(fit.times, event)
             if fit.by_look:
-                bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks)
+                recorded = {one.key for one, live in fit.born if live.key in fit.looks}
+                bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks, recorded)
             event.keep_bound(fit.placeholders)
             reason = next((name for name in _LOOSEST if name in fit.needed), "exact")
             return Match(event, reason, tuple((one.text, two.text) for one, two in fit.born))
@@ -719,6 +737,19 @@ def _repeat(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
         return None
     event = group.last.get(asked.call.key)
     return None if event is None else Match(event, "repeat")
+
+
+def _documents_as_stored(event: Any, arguments: Json) -> Json:
+    """Return the documents of an answer, under the names that they are stored by; None where a call
+    gives others."""
+    data = (loads(event.result_text).get("body") or {}).get("data")
+    if event.method == "DISTINCT":
+        return {str(arguments.get("key")).rpartition(".")[2]: data}
+    pipeline = arguments.get("pipeline", [])
+    return data if event.method in _GIVES_DOCUMENTS and keeps_names(pipeline) else None
+
+
+_GIVES_DOCUMENTS = frozenset({"FIND", "FIND_ONE", "AGGREGATE"})
 
 
 def _ends_its_transaction(event: Any, call: Call) -> bool:

@@ -48,11 +48,12 @@ def is_child() -> bool:
 
 
 def claim(kind: str, name: str) -> bool:
-    """Claim a name for the caller, among all threads and processes of this run.
+    """Claim a file for the caller, among all threads and processes of this run.
 
     Args:
         kind: what the name is of, such as "take"; names of two kinds do not meet.
-        name: any text, such as a cassette's path.
+        name: its path; a relative one counts from the working directory, which the processes of a
+            run need not share.
 
     Returns:
         True for the one caller that has it now, False where it was claimed before.
@@ -96,7 +97,8 @@ def _label(identity: str) -> str:
 
 
 def _claim_name(kind: str, name: str) -> str:
-    return hashlib.blake2b(ascii((kind, name)).encode(), digest_size=16).hexdigest()
+    told = ascii((kind, os.path.abspath(name))).encode()
+    return hashlib.blake2b(told, digest_size=16).hexdigest()
 
 
 def _claims_path(label: str, temporary: str) -> Path:

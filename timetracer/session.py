@@ -343,8 +343,9 @@ class Session:
         """
         if not why and self.cassette is not None and self.cassette.rests_on_looks(call):
             why = (
-                f"{call.method.lower()} on {call.url} orders by values, or computes with them, "
-                "that are known to be made anew by their look alone: the answer may be another. "
+                f"{call.method.lower()} on {call.url} rests on values that are known to be made "
+                "anew by their look alone: it orders by them or computes with them, or its answer "
+                "has them where the program stored none. The answer may be another. "
                 "`timetracer learn` shows which values are."
             )
         known = Circumstances(

@@ -283,7 +283,7 @@ GUARDS: tuple[Guard, ...] = (
         "a value stands for itself and for another one in one call",
         (
             "another literal at one of two places, in a write",
-            "another literal beside the same, in one write",
+            "another literal beside the same, then grouped",
         ),
     ),
     Guard(
@@ -318,7 +318,7 @@ GUARDS: tuple[Guard, ...] = (
         "a literal stands for a value that was made",
         (
             *STOCKED,
-            "a stored literal for a made value, counted",
+            "a stocked literal for a made value, counted",
             "a literal for a piece of a made id, in a filter",
         ),
     ),
@@ -330,7 +330,7 @@ GUARDS: tuple[Guard, ...] = (
         (
             "another literal UUID, in a filter",
             "another stocked document's value, in a filter",
-            "a stored literal for another one, counted",
+            "another literal for a stocked one, counted",
         ),
         in_both=True,
     ),
@@ -401,6 +401,13 @@ GUARDS: tuple[Guard, ...] = (
         _always(False),
         "a sort, a range or a list by values that are bound by their look is answered as recorded",
         (*IN_WRITES, "another literal, by whose order is asked"),
+    ),
+    Guard(
+        "looks that others stored",
+        "timetracer.matching:Index._shows_looks_of_others",
+        _always(False),
+        "an answer has the live value where somebody else stored the recorded one",
+        ("another literal for the id of a stocked document, then shown",),
     ),
     Guard(
         "ids that are ordered otherwise",

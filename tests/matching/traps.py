@@ -145,6 +145,12 @@ def _literal_and_another(writer: Writer) -> Laid:
     return Laid(calls, {0: _insert(1, ref=one, also=two)})
 
 
+def _literal_and_another_grouped(writer: Writer) -> Laid:
+    one, two = _literal(writer), _literal(writer)
+    calls = [_insert(1, ref=one, also=one), _stages({"$group": {"_id": "$ref"}})]
+    return Laid(calls, {0: _insert(1, ref=one, also=two)})
+
+
 def _literal_after_another(writer: Writer) -> Laid:
     one, two = _literal(writer), _literal(writer)
     calls = [_insert(1, ref=one), _insert(2, ref=one), _count(ref=one)]
@@ -180,6 +186,13 @@ def _known_from_elsewhere(writer: Writer) -> Laid:
     one, two = _literal(writer), _literal(writer)
     calls = [_insert(1, ref=one), _insert(2, ref=one), _one(_id=2)]
     return Laid(calls, {0: _insert(2, ref=one), 1: _insert(1, ref=two)})
+
+
+def _stocked_elsewhere(writer: Writer) -> Laid:
+    """A literal that is stored is the id of a document that is there; the twin stores another."""
+    one, other = _literal(writer), _literal(writer)
+    calls = [_insert(1, link=one), writer.rng.choice([_all(), _stages({"$match": {}})])]
+    return Laid(calls, {0: _insert(1, link=other)}, stock=({"_id": one, "n": 901},))
 
 
 def _ordered(writer: Writer) -> Laid:
@@ -301,6 +314,11 @@ def _literal_for_made(writer: Writer) -> Laid:
 def _made_for_literal(writer: Writer) -> Laid:
     stored, made = _literal(writer), writer.made("uuid4", "text")
     return Laid([_count(ref=stored)], {0: _count(ref=made)}, stock=({"_id": 901, "ref": stored},))
+
+
+def _stocked_for_made(writer: Writer) -> Laid:
+    stored, made = _literal(writer), writer.made("uuid4", "text")
+    return Laid([_count(ref=made)], {0: _count(ref=stored)}, stock=({"_id": 901, "ref": stored},))
 
 
 def _stored_for_literal(writer: Writer) -> Laid:
@@ -534,6 +552,9 @@ TRAPS = (
     Trap("collections asked for anew, after a write", _names_anew, ("ambient",)),
     Trap("a start-up call with two answers elsewhere", _answered_in_two_ways, ("ambient",)),
     Trap("another index than at the start", _another_index, ("ambient",)),
+    Trap("another literal beside the same, then grouped", _literal_and_another_grouped),
+    Trap("a stocked literal for a made value, counted", _stocked_for_made),
+    Trap("another literal for the id of a stocked document, then shown", _stocked_elsewhere),
 )
 
 
