@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from timetracer.bindings import Bindings, Born
 from timetracer.codec import TAG_NAMES, dumps
-from timetracer.evidence import Evidence, are_durations, made_token
+from timetracer.evidence import Evidence, are_durations, made_here, made_token
 from timetracer.model import Json
 from timetracer.redaction import fits_placeholder, fits_text, placeholder_numbers
 from timetracer.volatile import (
@@ -395,7 +395,18 @@ class Fit:
             for number in placeholder_numbers(recorded):
                 if number in shared:
                     self.placeholders.setdefault(number, shared[number])
-        return fits(recorded, live, self.placeholders)
+        before = len(self.placeholders)
+        return fits(recorded, live, self.placeholders) and not self._is_known_secret(before)
+
+    def _is_known_secret(self, before: int) -> bool:
+        """Tell whether what placeholders came to stand for is what another one stands for, and this
+        process was seen to make it: two of the recording's are not the same one. A secret that was
+        written down may be, such as that of two users where neither counts."""
+        values = list(self.placeholders.values())
+        return any(
+            value in values[:before] and type(value) is str and made_here(value)
+            for value in values[before:]
+        )
 
     # ------------------------------------------------------------------------- texts
 

@@ -396,6 +396,13 @@ GUARDS: tuple[Guard, ...] = (
         ("another secret number that is known",),
     ),
     Guard(
+        "one placeholder for a value",
+        "timetracer.alike:Fit._is_known_secret",
+        _always(False),
+        "a secret that this run made stands for two that the recording told apart",
+        ("a secret of this run that is stored already, for another",),
+    ),
+    Guard(
         "rests on looks",
         "timetracer.matching:rests_on",
         _always(False),

@@ -360,7 +360,8 @@ class Run:
             result = _without(result, self._hidden)
         if self._program.get("sorted_keys"):
             result = _sorted_keys(result)
-        if not call.get("unordered") or not isinstance(result, list):
+        unordered = call.get("unordered") or call["op"] == "list_collection_names"
+        if not unordered or not isinstance(result, list):
             return shown(result)
         parts = sorted(map(shown, result), key=self._values.names.sort_key)
         return "in any order: " + " ".join(parts)

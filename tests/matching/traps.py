@@ -177,6 +177,13 @@ def _secret_for_another(one: Node, other: Node) -> Callable[[Writer], Laid]:
     return lay
 
 
+def _made_secret_for_another(writer: Writer) -> Laid:
+    """A token is stored under a name of secrets; the twin stores one that is there already."""
+    one, two = (writer.made("hex", "text") for _ in range(2))
+    calls = [_insert(1, password=one), _update({"$set": {"password": two}}, "update_many")]
+    return Laid(calls, {1: _update({"$set": {"password": one}}, "update_many")})
+
+
 def _left_out(writer: Writer) -> Laid:
     made = _id(writer)
     return Laid([_insert(1, ref=made), _one(ref=made)], {0: NOTHING})
@@ -554,6 +561,7 @@ TRAPS = (
     Trap("another index than at the start", _another_index, ("ambient",)),
     Trap("another literal beside the same, then grouped", _literal_and_another_grouped),
     Trap("a stocked literal for a made value, counted", _stocked_for_made),
+    Trap("a secret of this run that is stored already, for another", _made_secret_for_another),
     Trap("another literal for the id of a stocked document, then shown", _stocked_elsewhere),
 )
 
