@@ -170,6 +170,14 @@ class Run:
             *(names for where, names in self.by_look.items() if where.startswith(database))
         )
 
+    def fields_of_collection(self, url: str) -> set[str]:
+        """Return the fields of a collection that hold such values, in whichever database: another
+        process may have had one of its own."""
+        _, _, collection = url.partition(".")
+        return set().union(
+            *(names for where, names in self.by_look.items() if where.endswith(f".{collection}"))
+        )
+
     def note_used(self, event: Any) -> None:
         """Keep an event whose answer the program is given."""
         self.used.append(event)

@@ -268,7 +268,7 @@ class Index:
             return False
         answer = _documents_as_stored(event, asked.arguments)
         return answer is not None and holds_beside(
-            answer, run.fields_by_look(asked.call.url), run.looked
+            answer, run.fields_of_collection(asked.call.url), run.looked
         )
 
     def _rests_on_looks(self, asked: _Asked) -> bool:
