@@ -16,7 +16,7 @@ from itertools import repeat
 from threading import RLock
 from typing import Any
 
-from timetracer.surroundings import Shown
+from timetracer.surroundings import Shown, without_worker
 from timetracer.volatile import (
     ID,
     TIME,
@@ -171,11 +171,11 @@ class Run:
         )
 
     def fields_of_collection(self, url: str) -> set[str]:
-        """Return the fields of a collection that hold such values, in whichever database: another
-        process may have had one of its own."""
-        _, _, collection = url.partition(".")
+        """Return the fields of a collection that hold such values, or of the same one in the database
+        of another worker of xdist."""
+        bare = without_worker(url)
         return set().union(
-            *(names for where, names in self.by_look.items() if where.endswith(f".{collection}"))
+            *(names for where, names in self.by_look.items() if without_worker(where) == bare)
         )
 
     def note_used(self, event: Any) -> None:

@@ -247,12 +247,16 @@ def bare_name(name: str, of_worker: str) -> str:
         name: the name, or a namespace.
         of_worker: the worker's name, such as "gw0".
     """
-    return _named_after(of_worker).sub("", name) or name
+    return _named_after(re.escape(of_worker)).sub("", name) or name
+
+
+def without_worker(name: str) -> str:
+    """Return a database's name, or a namespace, without that of whichever worker in it."""
+    return _named_after("gw[0-9]+").sub("", name) or name
 
 
 @lru_cache(64)
-def _named_after(of_worker: str) -> re.Pattern[str]:
-    word = re.escape(of_worker)
+def _named_after(word: str) -> re.Pattern[str]:
     return re.compile(
         rf"[_-]{word}(?![0-9A-Za-z])|(?<![0-9A-Za-z]){word}(?:[_-]|(?![0-9A-Za-z]))"
     )
