@@ -171,8 +171,8 @@ class Run:
         )
 
     def fields_of_collection(self, url: str) -> set[str]:
-        """Return the fields of a collection that hold such values, or of the same one in the database
-        of another worker of xdist."""
+        """Return the fields of a collection that hold such values, or of the same one in the
+        database of another worker of xdist."""
         bare = without_worker(url)
         return set().union(
             *(names for where, names in self.by_look.items() if without_worker(where) == bare)
