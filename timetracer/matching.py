@@ -742,14 +742,15 @@ def _repeat(index: Index, group: _Group | None, asked: _Asked) -> Match | None:
 def _documents_as_stored(event: Any, arguments: Json) -> Json:
     """Return the documents of an answer, under the names that they are stored by; None where a call
     gives others."""
+    if event.method not in _GIVES_VALUES or not keeps_names(arguments.get("pipeline", [])):
+        return None
     data = (loads(event.result_text).get("body") or {}).get("data")
     if event.method == "DISTINCT":
         return {str(arguments.get("key")).rpartition(".")[2]: data}
-    pipeline = arguments.get("pipeline", [])
-    return data if event.method in _GIVES_DOCUMENTS and keeps_names(pipeline) else None
+    return data
 
 
-_GIVES_DOCUMENTS = frozenset({"FIND", "FIND_ONE", "AGGREGATE"})
+_GIVES_VALUES = frozenset({"FIND", "FIND_ONE", "AGGREGATE", "DISTINCT"})
 
 
 def _ends_its_transaction(event: Any, call: Call) -> bool:
