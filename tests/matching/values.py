@@ -81,19 +81,35 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 class _Clock:
-    """A clock that never gives a millisecond twice: BSON's dates are cut to it, so that two times
-    of one run might be the same and those of another one not, which is a limit of its own."""
+    """A clock that never gives a millisecond twice, and whose times are of one second in each run.
+
+    BSON's dates are cut to the millisecond, so that two times of one run might be the same and
+    those of another one not. Times that a program writes seconds apart might be the same second
+    where the machine stalls for just as long. Each is a limit of its own.
+    """
 
     def __init__(self) -> None:
-        self._last = ""
+        self._first: datetime | None = None
+        self._last = datetime.min.replace(tzinfo=timezone.utc)
+
+    def begin(self) -> None:
+        """Begin a run."""
+        self._first = None
 
     def read(self) -> datetime:
         now = datetime.now(timezone.utc)
-        if now.isoformat(timespec="milliseconds") == self._last:
+        self._first = self._first or now
+        if now - self._first >= timedelta(seconds=1):
+            now = self._last
+        if _milliseconds(now) == _milliseconds(self._last):
             time.sleep(0.0015)
-            now = datetime.now(timezone.utc)
-        self._last = now.isoformat(timespec="milliseconds")
+            now += timedelta(milliseconds=1.5)
+        self._last = now
         return now
+
+
+def _milliseconds(value: datetime) -> str:
+    return value.isoformat(timespec="milliseconds")
 
 
 _clock = _Clock()
@@ -221,6 +237,7 @@ class Values:
     """
 
     def __init__(self, kinds: dict[str, str], *, ordered: bool = False) -> None:
+        _clock.begin()
         self.names = Names()
         self._kinds = kinds
         self._made: dict[str, Any] = {}
