@@ -21,23 +21,26 @@ from timetracer.volatile import (
     ID,
     TIME,
     Token,
+    found_in_line,
     is_object_id,
     replace,
     replace_in_reprs,
-    tokens_of_line,
 )
 
 
 @dataclass(slots=True)
 class _Table:
-    """Pairs of a recorded and a live value, found from either side."""
+    """Pairs of a recorded and a live value, found from either side. A run has as many as its
+    program makes values, so they are kept in what the garbage collector does not look through."""
 
     live: dict[str, str] = field(default_factory=dict)
-    recorded: dict[str, set[str]] = field(default_factory=dict)
+    recorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def put(self, recorded: str, live: str) -> None:
         self.live[recorded] = live
-        self.recorded.setdefault(live, set()).add(recorded)
+        known = self.recorded.get(live, ())
+        if recorded not in known:
+            self.recorded[live] = (*known, recorded)
 
 
 @dataclass(slots=True)
@@ -50,7 +53,7 @@ class Born:
 
     pairs: list[tuple[Token, Token]] = field(default_factory=list)
     _live: dict[str, str] = field(default_factory=dict)
-    _recorded: dict[str, set[str]] = field(default_factory=dict)
+    _recorded: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _changed: set[str] = field(default_factory=set)
     _highest: tuple[str, str] = ("", "")
 
@@ -65,7 +68,9 @@ class Born:
     def add(self, recorded: Token, live: Token) -> None:
         """Add a pair."""
         self.pairs.append((recorded, live))
-        self._recorded.setdefault(live.key, set()).add(recorded.key)
+        known = self._recorded.get(live.key, ())
+        if recorded.key not in known:
+            self._recorded[live.key] = (*known, recorded.key)
         if recorded.kind != TIME:
             self._live.setdefault(recorded.key, live.key)
             self._changed |= {recorded.key, live.key}
@@ -84,9 +89,9 @@ class Born:
         """Return the key of the value that stands for a recorded one; None for none, or a time."""
         return self._live.get(recorded.key)
 
-    def recorded(self, live: Token) -> set[str]:
+    def recorded(self, live: Token) -> tuple[str, ...]:
         """Return the keys of the recorded values that a live one stands for."""
-        return self._recorded.get(live.key, set())
+        return self._recorded.get(live.key, ())
 
     def changes(self, value: Token) -> bool:
         """Tell whether a value stands for another one, or another one for it."""
@@ -141,7 +146,7 @@ class Run:
         program asked for it itself. No other value can stand for it."""
         used, self.used = self.used, []
         for event in used:
-            self._given.update(token.key for token in tokens_of_line(event.line))
+            self._given.update(found_in_line(event.line).keys)
         return key in self._given and key not in self.owners
 
     def note_by_look(
@@ -206,8 +211,8 @@ _ID_FIELD = re.compile(r'("_id":(?:"(?:[^"\\]|\\.)*"|-?\d+|\{"\$[a-zA-Z]+":"[^"]
 
 def _documents_in(line: bytes) -> list[str]:
     """Return what names the documents in an event: their ids, and any that look made up."""
-    ids = (token.key for token in tokens_of_line(line) if token.kind == ID)
-    return list(dict.fromkeys((*_ID_FIELD.findall(line.decode("utf-8", "replace")), *ids)))
+    ids = _ID_FIELD.findall(line.decode("utf-8", "replace"))
+    return list(dict.fromkeys((*ids, *found_in_line(line).ids)))
 
 
 RUN = Run()
@@ -253,10 +258,10 @@ class Bindings:
         shared = self.run.pairs.live.get(recorded.key)
         return None if shared is None or self._may_rebind(recorded, is_made) else shared
 
-    def recorded(self, live: Token) -> set[str]:
+    def recorded(self, live: Token) -> tuple[str, ...]:
         """Return the keys of the recorded values that a live one stands for."""
         own = self._own.recorded.get(live.key)
-        return own if own is not None else self.run.pairs.recorded.get(live.key, set())
+        return own if own is not None else self.run.pairs.recorded.get(live.key, ())
 
     def is_free(self, live: Token, *, is_made: bool = False) -> bool:
         """Tell whether a live value may stand for yet another recorded one. A test's digest may:

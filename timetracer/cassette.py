@@ -48,7 +48,7 @@ from timetracer.recovery import Spool
 from timetracer.redaction import Redactor, has_placeholders, substitute
 from timetracer.shared_parts import Mark
 from timetracer.surroundings import Pair, Surroundings, held_by
-from timetracer.volatile import Token, find, tokens, tokens_of_line
+from timetracer.volatile import Token, find, found_in_line, tokens
 
 logger = logging.getLogger("timetracer")
 
@@ -403,7 +403,7 @@ class Cassette:
             self._first = {}
             for event in self.events:
                 line = event.line
-                held = [token.text.encode("utf-8", "replace") for token in tokens_of_line(line)]
+                held = [text.encode("utf-8", "replace") for text in found_in_line(line).texts]
                 for one in (*held, *chain.from_iterable(map(_parts_of, _MAY_HOLD.findall(line)))):
                     self._first.setdefault(one, event.eid)
         found = self._first.get(wanted)

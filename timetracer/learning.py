@@ -405,7 +405,7 @@ class _Side(Fit):
             if (one.key == recorded.key) != (other.key == live.key):
                 return True
         known, stands_for = self._bindings.shown(recorded), self._bindings.recorded(live)
-        return known not in (None, live.key) or bool(stands_for - {recorded.key})
+        return known not in (None, live.key) or bool({*stands_for} - {recorded.key})
 
 
 def _same_secret(recorded: Json, live: Json) -> bool:

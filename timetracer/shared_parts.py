@@ -110,7 +110,7 @@ def _template(line: bytes, start: int) -> _Template:
     return _Template(template, counters + more)
 
 
-@lru_cache(2048)
+@lru_cache(512)
 def _without_tokens(line: bytes, known: int) -> _Template:
     """Return a line without the values that look made up.
 
@@ -232,7 +232,7 @@ class Shelf:
 
     def _write(self, kind: str, content: bytes) -> str | None:
         """Write a part, unless it is there; None where it would be no JSON."""
-        name = f"{kind}-{hashlib.blake2b(content, digest_size=10).hexdigest()}"
+        name = _name_of(kind, content)
         file = name + self.suffix
         there, known = find_latest(self.store, name), os.path.abspath(self.store.locate(file))
         if there == file and known in _written:
@@ -533,12 +533,25 @@ def _parse(name: str, data: bytes) -> _Part:
     if start == 0 and data.endswith(b"}\n"):
         text = data[len(_head(key)) : -2]
         if key == "data":
-            orjson.loads(data)
-            return _Part(data=text.replace(b"\n", b""))
+            content = text.replace(b"\n", b"")
+            _check(name, content, data)
+            return _Part(data=content)
         if text.startswith(b"[\n") and text.endswith(b"\n]"):
-            orjson.loads(data)
-            return _Part(events=tuple(text[2:-2].split(b",\n")))
+            content = text[2:-2]
+            _check(name, content, data)
+            return _Part(events=tuple(content.split(b",\n")))
     return _parse_whole(orjson.loads(data), key)
+
+
+def _check(name: str, content: bytes, data: bytes) -> None:
+    """Raise ValueError where a part is damaged: one that is what its name tells of was JSON when it
+    was written, and an edited one has to be read."""
+    if name != _name_of(name.partition("-")[0], content):
+        orjson.loads(data)
+
+
+def _name_of(kind: str, content: bytes) -> str:
+    return f"{kind}-{hashlib.blake2b(content, digest_size=10).hexdigest()}"
 
 
 def _parse_whole(told: Any, key: str) -> _Part:

@@ -77,11 +77,11 @@ def _itself(text: str) -> str:
     return text
 
 
-_DIGIT = re.compile(r"\d")
+_ZEROS = str.maketrans("123456789", "000000000")
 
 
 def _date_shape(text: str) -> str:
-    return "date " + _DIGIT.sub("0", text)
+    return "date " + text.translate(_ZEROS)
 
 
 def _epoch_shape(text: str) -> str:
@@ -156,12 +156,17 @@ _run = re.compile(_RUN)
 _looks = re.compile(
     rf"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt]))(?:{_ANY_LOOK})|(?<=[g-z])(?P<glued>{_PIECE})"
 )
+_object_id = re.compile("[0-9a-f]{24}")
 _may_look = re.compile("[0-9A-Z]|[a-f]{6}")
 """What every look has some of; to ask for it costs a tenth of trying them all."""
+_SHORT_LOOK = r"[0-9a-f]{6}|[0-9A-F]{6}|(?:19|20)\d\d[-/.,: _]\d\d"
+_short_look = re.compile(_SHORT_LOOK)
+"""What every look of fewer than 22 characters has some of: a piece, a date or an epoch."""
+_any_look = re.compile(f"{_SHORT_LOOK}|[0-9A-Za-z+/_-]{{22}}")
 _LONG_RUN = 1024
-_MOST_KNOWN, _LONGEST_KNOWN = 8192, 128
+_MOST_KNOWN, _LONGEST_KNOWN = 2048, 128
 """So many texts, of so many characters, are not looked through again: a program's names and ids
-come in many of its calls."""
+come in many of its calls. More would cost the garbage collector more than it saves."""
 _bytes_repr = re.compile(r"""\bb(?:'(?:[^'"\\]|\\[^u])*'|\\"(?:[^"\\]|\\[^"u])*\\")""")
 _BASE64, _LEAST_BASE64 = '"base64":"', 22
 
@@ -196,19 +201,38 @@ def tokens(text: str) -> list[Token]:
     return [token for _, _, token in find(text)]
 
 
-def tokens_of_line(line: bytes) -> tuple[Token, ...]:
+class InLine(NamedTuple):
+    """What looks made up in the line of an event.
+
+    Attributes:
+        keys: the values.
+        texts: as they are written.
+        ids: the keys of ObjectIds and UUIDs.
+    """
+
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+def found_in_line(line: bytes) -> InLine:
     """Return what looks made up in the line of an event, which is asked for several times.
 
     Args:
         line: its bytes.
     """
-    known = _of_line if len(line) <= _LONGEST_LINE else _of_line.__wrapped__
+    known = _in_line if len(line) <= _LONGEST_LINE else _in_line.__wrapped__
     return known(line)
 
 
 @lru_cache(128)
-def _of_line(line: bytes) -> tuple[Token, ...]:
-    return tuple(tokens(line.decode("utf-8", "replace")))
+def _in_line(line: bytes) -> InLine:
+    found = tokens(line.decode("utf-8", "replace"))
+    return InLine(
+        tuple([token.key for token in found]),
+        tuple([token.text for token in found]),
+        tuple([token.key for token in found if token.kind == ID]),
+    )
 
 
 _LONGEST_LINE = 64 * 1024
@@ -336,30 +360,42 @@ def find(text: str) -> Iterator[Found]:
         text: JSON without whitespace between its tokens.
     """
     for run in _run.finditer(text):
+        start, end = run.span()
+        is_short = end - start < _LEAST_BASE64
+        if is_short and _short_look.search(text, start, end) is None:
+            continue  # as the names of most fields are
         stretch = run[0]
-        is_short = len(stretch) < _LEAST_BASE64
-        if is_short and not _looks_in(stretch):  # as the names of most fields are
-            continue
-        start = run.start()
         if text.endswith(_BASE64, 0, start):
             token = None if is_short else _binary(stretch)
             if token is not None:
-                yield start, run.end(), token
+                yield start, end, token
             continue
-        for first, last, token in _looks_in(stretch) if is_short else _looks_in_long(stretch):
+        looks = _looks_in(stretch) if len(stretch) <= _LONGEST_KNOWN else _looks_in_long(stretch)
+        for first, last, token in looks:
             if not (is_piece(token) and _is_number(text, start + first, last - first)):
                 yield start + first, start + last, token
 
 
+def may_hold_made(text: str) -> bool:
+    """Tell whether a text may hold anything that looks made up; quickly, since most hold nothing.
+
+    Args:
+        text: a string, a number's digits, or a key of a dict.
+    """
+    return len(text) >= SHORTEST and _any_look.search(text) is not None
+
+
 @lru_cache(_MOST_KNOWN)
 def _looks_in(stretch: str) -> tuple[Found, ...]:
+    if _object_id.fullmatch(stretch) is not None:  # most are, and the other looks take long to try
+        return ((0, len(stretch), _token_of(_BY_NAME["object_id"], stretch)),)
     return tuple([(*match.span(), _token(match)) for match in _looks.finditer(stretch)])
 
 
 def _looks_in_long(stretch: str) -> tuple[Found, ...]:
     if len(stretch) > _LONG_RUN and _may_look.search(stretch) is None:
         return ()
-    return (_looks_in if len(stretch) <= _LONGEST_KNOWN else _looks_in.__wrapped__)(stretch)
+    return _looks_in.__wrapped__(stretch)
 
 
 def _is_number(text: str, start: int, length: int) -> bool:
@@ -373,8 +409,10 @@ _AFTER_NUMBERS = frozenset(",}].eE")
 
 
 def _token(match: re.Match[str]) -> Token:
-    form = _BY_NAME[match.lastgroup or ""]
-    text = match[0]
+    return _token_of(_BY_NAME[match.lastgroup or ""], match[0])
+
+
+def _token_of(form: Form, text: str) -> Token:
     return Token(form.kind, form.key(text), text, form.shape(text))
 
 
@@ -383,6 +421,6 @@ def _binary(text: str) -> Token | None:
         return None
     form = _UUID_BYTES if len(text) == 24 and text.endswith("==") else _BYTES
     try:
-        return Token(form.kind, form.key(text), text, form.shape(text))
+        return _token_of(form, text)
     except ValueError:
         return None

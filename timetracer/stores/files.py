@@ -377,7 +377,7 @@ def _checked(text: str) -> str:
     )
 
 
-@functools.lru_cache(1000)
+@functools.lru_cache(64)
 def _joined(directory: Path, name: str) -> Path | None:
     """The path of a name, None for a name that is written so as to lead elsewhere."""
     parts = _checked(name).split("/")
