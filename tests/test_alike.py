@@ -22,6 +22,7 @@ from bson.binary import Binary
 
 from tests.support.calls import Driver
 from timetracer import MissError, TraceConfig, register_matcher, use_cassette
+from timetracer.bindings import RUN
 from timetracer.errors import ConfigError
 from timetracer.evidence import Clock, same_moment
 from timetracer.session import Session
@@ -351,6 +352,46 @@ DIFFERENT: dict[str, tuple[Program, Program]] = {
         lambda driver: driver(WRITTEN, document={"a": [2, 1]}),
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        lambda one, other: {"a": one, "b": other},
+        lambda one, other: {"a": other, "b": one},
+        lambda one, other: {str(one): 1, "b": other},
+        lambda one, other: {"a": other, str(one): 1},
+        lambda one, other: {"a": f"user:{one}", "b": [other]},
+    ],
+    ids=["then another", "after another", "as a key", "as a key after", "in a text"],
+)
+def test_what_stands_for_itself_in_a_call_stands_for_nothing_else_in_it(
+    tape: Path, twice: Callable[[Any, Any], Any]
+) -> None:
+    """Not even in a program's first call, before which nothing is bound."""
+    one = uuid.uuid4()
+
+    def program(driver: Driver, other: Any = one) -> Any:
+        return driver(WRITTEN, document={"_id": 1, **twice(str(one), str(other))})
+
+    assert both(tape, program) == 1
+    RUN.forget()
+    with pytest.raises(MissError):
+        both(tape, program, lambda driver: program(driver, uuid.uuid4()))
+
+
+def test_a_secret_that_stands_for_one_stands_for_no_other(tape: Path) -> None:
+    def program(driver: Driver, second: str = "sesame") -> Any:
+        for password in ("open", second):
+            driver(WRITTEN, document={"password": password})
+        return driver(ASKED, filter={"password": "open"})
+
+    with use_cassette(tape, mode="record"):
+        assert program(Driver()) == 3
+    with use_cassette(tape, mode="replay"):
+        assert program(Driver()) == 3
+    with use_cassette(tape, mode="replay"), pytest.raises(MissError):
+        program(Driver(), "open")
 
 
 @pytest.mark.parametrize(("program", "other"), DIFFERENT.values(), ids=DIFFERENT)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from timetracer.bindings import Bindings, Born
 from timetracer.codec import TAG_NAMES, dumps
-from timetracer.evidence import Evidence, are_durations, made_here, made_token
+from timetracer.evidence import Evidence, are_durations, made_token
 from timetracer.model import Json
 from timetracer.redaction import fits_placeholder, fits_text, placeholder_numbers
 from timetracer.volatile import (
@@ -30,6 +30,7 @@ from timetracer.volatile import (
     is_object_id,
     is_piece,
     looks_made,
+    may_hold_made,
     replace,
     skeleton,
     split,
@@ -255,6 +256,7 @@ class Fit:
         self._path: list[str] = []
         self.times: list[tuple[Token, Token]] = []
         self._numbers: list[tuple[float, float]] = []
+        self._stored: set[tuple[str, str]] = set()
 
     def fits(self, recorded: Json, live: Json, recorded_url: str, live_url: str) -> bool:
         """Tell whether two calls' arguments, and the names they are called on, are alike."""
@@ -302,6 +304,8 @@ class Fit:
             if aligned is None:
                 return False
             names, asked = aligned
+        if not all(self._name(one, two, place) for one, two in zip(names, asked, strict=True)):
+            return False
         for name, other in zip(names, asked, strict=True):
             one, two = recorded[name], live[other]
             if _is_plainly_same(one, two):
@@ -340,9 +344,11 @@ class Fit:
             computed = [other for one, other in pairs if _is_computed(recorded[one])]
             if computed != [key for key in live if _is_computed(live[key])]:
                 return None
-        if not all(one == other or self._text(one, other, place) for one, other in pairs):
-            return None
         return [one for one, _ in pairs], [other for _, other in pairs]
+
+    def _name(self, recorded: str, live: str, place: Place) -> bool:
+        """Compare two keys."""
+        return (recorded == live and not may_hold_made(live)) or self._text(recorded, live, place)
 
     def _items(self, recorded: list[Json], live: list[Json], place: Place) -> bool:
         if len(recorded) != len(live):
@@ -382,7 +388,7 @@ class Fit:
 
     def _recorded_key(self, live: Token) -> str | None:
         known = self._bindings.recorded(live)
-        return next(iter(known)) if len(known) == 1 else None
+        return known[0] if len(known) == 1 else None
 
     def _secret(
         self, fits: Callable[..., bool], recorded: Json, live: Json, place: Place
@@ -399,35 +405,37 @@ class Fit:
         return fits(recorded, live, self.placeholders) and not self._is_known_secret(before)
 
     def _is_known_secret(self, before: int) -> bool:
-        """Tell whether what placeholders came to stand for is what another one stands for, and this
-        process was seen to make it: two of the recording's are not the same one. A secret that was
-        written down may be, such as that of two users where neither counts."""
+        """Tell whether what placeholders came to stand for is what another one stands for already:
+        two of the recording's are not the same one."""
         values = list(self.placeholders.values())
-        return any(
-            value in values[:before] and type(value) is str and made_here(value)
-            for value in values[before:]
-        )
+        return any(value in values[:before] for value in values[before:])
 
     # ------------------------------------------------------------------------- texts
 
     def _text(
         self, recorded: str, live: str, place: Place, *, is_base64: bool = False
     ) -> bool:
-        if recorded == live and not self._bindings.any:
-            return True
-        if len(recorded) < SHORTEST:
-            return recorded == live
         if "[redacted:" in recorded:
             return self._secret(fits_text, recorded, live, place)
+        if not may_hold_made(recorded):
+            return recorded == live
         plain, found = split(recorded, is_base64=is_base64)
         if recorded == live:
             return all(self._is_itself(token, place) for token in found)
+        if place.writes and (recorded, live) in self._stored:
+            return True
         other, asked = split(live, is_base64=is_base64)
         if plain != other or len(found) != len(asked):
             return False
-        return all(
-            self._pair(one, two, place) for one, two in zip(found, asked, strict=True)
-        )
+        alike = all(self._pair(one, two, place) for one, two in zip(found, asked, strict=True))
+        if alike and place.writes and self._holds_only_times(found):
+            self._stored.add((recorded, live))
+        return alike
+
+    def _holds_only_times(self, found: Iterable[Token]) -> bool:
+        """Tell whether two texts are alike wherever the program stores them, if they are once: many
+        documents are stored at one time."""
+        return not self._evidence.learned and all(token.kind == TIME for token in found)
 
     def _is_itself(self, token: Token, place: Place) -> bool:
         if token.kind == TIME:
@@ -476,7 +484,7 @@ class Fit:
         if stands_for and recorded.key not in stands_for:
             if not free:
                 return False
-            stands_for = set()
+            stands_for = ()
         born = bool(stands_for) or self._may_be_born(recorded, live, place)
         if born:
             if is_object_id(recorded) and self._inverts(recorded, live):

@@ -151,11 +151,6 @@ def made_values(found: Sequence[Token]) -> list[str]:
     return sorted(numbers, key=numbers.__getitem__)
 
 
-def made_here(text: str) -> bool:
-    """Tell whether this process was seen to make a value that stands in a text."""
-    return any(_made.number(token) is not None for token in tokens(text) if token.kind != TIME)
-
-
 def made_token(live: Token) -> bool:
     """Tell whether this process was seen to make a token."""
     return live.kind == SECRET and _made_part(live, _made.numbers) in _made.numbers

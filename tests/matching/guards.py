@@ -160,6 +160,13 @@ def _forgetting(may_be_born: Any) -> Any:
     return born
 
 
+def _if_the_same(compare: Any) -> Any:
+    """Keys that are the same say nothing of the values in them."""
+    return lambda self, recorded, live, place: (
+        recorded == live or compare(self, recorded, live, place)
+    )
+
+
 def _index_without_arguments(text: Any) -> Any:
     """Start-up calls are told apart by method and namespace."""
     return lambda method, url, arguments, get: text(method, url, {}, get)
@@ -287,6 +294,13 @@ GUARDS: tuple[Guard, ...] = (
         ),
     ),
     Guard(
+        "kept in keys",
+        "timetracer.alike:Fit._name",
+        _if_the_same,
+        "a value stands for itself in a key and for another one beside it",
+        ("another literal beside a key that is the same",),
+    ),
+    Guard(
         "first event",
         "timetracer.cassette:Event.is_first_with",
         _always(True),
@@ -399,8 +413,11 @@ GUARDS: tuple[Guard, ...] = (
         "one placeholder for a value",
         "timetracer.alike:Fit._is_known_secret",
         _always(False),
-        "a secret that this run made stands for two that the recording told apart",
-        ("a secret of this run that is stored already, for another",),
+        "a secret stands for two that the recording told apart",
+        (
+            "a secret of this run that is stored already, for another",
+            "a written secret that is stored already, for another",
+        ),
     ),
     Guard(
         "rests on looks",

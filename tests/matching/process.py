@@ -147,12 +147,12 @@ async def _run(
 
 
 def _start(world: str) -> None:
-    """Begin a program that starts up as in a process of its own: none has written before it."""
+    """Begin a program that starts up as in a process of its own: none has been bound before it."""
     from tests.matching.worlds import WORLDS
     from timetracer.bindings import RUN
 
     if WORLDS[world].alone:
-        RUN.wrote = False
+        RUN.forget()
 
 
 def _run_of(stage: str, job: dict[str, Any], client: Any) -> Any:

@@ -145,6 +145,13 @@ def _literal_and_another(writer: Writer) -> Laid:
     return Laid(calls, {0: _insert(1, ref=one, also=two)})
 
 
+def _literal_and_another_beside_key(writer: Writer) -> Laid:
+    one, two = _literal(writer), _literal(writer)
+    keyed = {MARK: "doc", "items": [[one, 1]]}
+    calls = [_insert(1, by=keyed, ref=one), _one(_id=1)]
+    return Laid(calls, {0: _insert(1, by=keyed, ref=two)})
+
+
 def _literal_and_another_grouped(writer: Writer) -> Laid:
     one, two = _literal(writer), _literal(writer)
     calls = [_insert(1, ref=one, also=one), _stages({"$group": {"_id": "$ref"}})]
@@ -182,6 +189,12 @@ def _made_secret_for_another(writer: Writer) -> Laid:
     one, two = (writer.made("hex", "text") for _ in range(2))
     calls = [_insert(1, password=one), _update({"$set": {"password": two}}, "update_many")]
     return Laid(calls, {1: _update({"$set": {"password": one}}, "update_many")})
+
+
+def _written_secret_for_another(writer: Writer) -> Laid:
+    """The same with two that are written down."""
+    calls = [_insert(1, password="open"), _insert(2, password="sesame"), _count(password="open")]
+    return Laid(calls, {1: _insert(2, password="open")})
 
 
 def _left_out(writer: Writer) -> Laid:
@@ -563,6 +576,8 @@ TRAPS = (
     Trap("a stocked literal for a made value, counted", _stocked_for_made),
     Trap("a secret of this run that is stored already, for another", _made_secret_for_another),
     Trap("another literal for the id of a stocked document, then shown", _stocked_elsewhere),
+    Trap("another literal beside a key that is the same", _literal_and_another_beside_key),
+    Trap("a written secret that is stored already, for another", _written_secret_for_another),
 )
 
 
