@@ -135,8 +135,12 @@ def install(environment: Environment, extra: str) -> None:
 
 
 def run(*command: str) -> int:
-    """Run a command in the checkout and return its exit code."""
-    return subprocess.run(command, cwd=ROOT).returncode
+    """Run a command in the checkout and return its exit code. It may keep bytecode, as Python does
+    for users: the tests start hundreds of processes, and each would compile everything anew."""
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 
 def announce(text: str) -> None:

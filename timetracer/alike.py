@@ -406,9 +406,12 @@ class Fit:
 
     def _is_known_secret(self, before: int) -> bool:
         """Tell whether what placeholders came to stand for is what another one stands for already:
-        two of the recording's are not the same one."""
+        two of the recording's are not the same one. Times may be, which are cut to milliseconds."""
         values = list(self.placeholders.values())
-        return any(value in values[:before] for value in values[before:])
+        return any(
+            value in values[:before] and not (type(value) is dict and "$date" in value)
+            for value in values[before:]
+        )
 
     # ------------------------------------------------------------------------- texts
 

@@ -147,9 +147,11 @@ def _literal_and_another(writer: Writer) -> Laid:
 
 def _literal_and_another_beside_key(writer: Writer) -> Laid:
     one, two = _literal(writer), _literal(writer)
-    keyed = {MARK: "doc", "items": [[one, 1]]}
-    calls = [_insert(1, by=keyed, ref=one), _one(_id=1)]
-    return Laid(calls, {0: _insert(1, by=keyed, ref=two)})
+
+    def keyed(beside: Node) -> Step:
+        return _insert(1, refs={MARK: "doc", "items": [[one, 1], ["last", beside]]})
+
+    return Laid([keyed(one), _one(_id=1)], {0: keyed(two)})
 
 
 def _literal_and_another_grouped(writer: Writer) -> Laid:
