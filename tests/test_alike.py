@@ -759,6 +759,27 @@ def test_ids_of_one_cassette_are_known_in_the_next(tmp_path: Path) -> None:
         Driver()(ASKED, filter={"_id": ObjectId()})
 
 
+def test_a_time_is_shown_as_the_cassette_at_hand_stored_it(tmp_path: Path) -> None:
+    """Two cassettes hold one recorded time, which stood for two live ones in the first."""
+    paths = tmp_path / "one.json", tmp_path / "two.json"
+    now = in_hours(0).replace(microsecond=0)
+
+    def program(mode: str, *seconds: float) -> list[int]:
+        moments = [now + timedelta(seconds=one) for one in seconds]
+        with use_cassette(paths[0], mode=mode):
+            for number, moment in enumerate(moments):
+                Driver()(WRITTEN, document={"n": number, "at": moment})
+        with use_cassette(paths[1], mode=mode) as session:
+            Driver()(WRITTEN, document={"n": 3, "at": moments[0], "until": moments[0]})
+        shown = json.dumps({"$date": f"{moments[0]:%Y-%m-%dT%H:%M:%S}.000Z"}).encode()
+        bindings = getattr(session.cassette, "bindings", None)
+        recorded = json.dumps({"$date": f"{now:%Y-%m-%dT%H:%M:%S}.000Z"}).encode()
+        return [bindings is None or bindings.with_live_values_in(recorded) == shown]
+
+    assert program("record", 0, 0) == [True]
+    assert program("replay", 1, 2) == [True]
+
+
 def test_base64_of_sixteen_bytes_is_told_from_its_text(tape: Path) -> None:
     made = base64.b64encode(uuid.uuid4().bytes).decode()
     with pytest.raises(MissError):

@@ -224,6 +224,9 @@ class Fit:
         times: the times of the calls, as recorded and live value, also those that are the same.
     """
 
+    _notes_places = False
+    """Whether something is noted of each place, so that none is passed over."""
+
     def __init__(
         self,
         bindings: Bindings,
@@ -256,7 +259,7 @@ class Fit:
         self._path: list[str] = []
         self.times: list[tuple[Token, Token]] = []
         self._numbers: list[tuple[float, float]] = []
-        self._stored: set[tuple[str, str]] = set()
+        self._stored: dict[tuple[str, str], list[tuple[Token, Token]]] = {}
 
     def fits(self, recorded: Json, live: Json, recorded_url: str, live_url: str) -> bool:
         """Tell whether two calls' arguments, and the names they are called on, are alike."""
@@ -425,20 +428,24 @@ class Fit:
         plain, found = split(recorded, is_base64=is_base64)
         if recorded == live:
             return all(self._is_itself(token, place) for token in found)
-        if place.writes and (recorded, live) in self._stored:
+        again = self._stored.get((recorded, live)) if place.writes else None
+        if again is not None:
+            self.born.again(again)
             return True
         other, asked = split(live, is_base64=is_base64)
         if plain != other or len(found) != len(asked):
             return False
+        before = len(self.born)
         alike = all(self._pair(one, two, place) for one, two in zip(found, asked, strict=True))
         if alike and place.writes and self._holds_only_times(found):
-            self._stored.add((recorded, live))
+            self._stored[recorded, live] = self.born.pairs[before:]
         return alike
 
     def _holds_only_times(self, found: Iterable[Token]) -> bool:
         """Tell whether two texts are alike wherever the program stores them, if they are once: many
         documents are stored at one time."""
-        return not self._evidence.learned and all(token.kind == TIME for token in found)
+        of_any_place = not (self._notes_places or self._evidence.learned)
+        return of_any_place and all(token.kind == TIME for token in found)
 
     def _is_itself(self, token: Token, place: Place) -> bool:
         if token.kind == TIME:
@@ -538,6 +545,8 @@ class Fit:
         told apart, and any known one where it is asked for itself.
         """
         if self._bindings.was_bound(recorded, live):
+            if place.writes and self._bindings.shown(recorded) != live.key:
+                self.born.add(recorded, live)  # what the run has shown since was another test's
             return self._is_one_time(recorded, place)
         known = (
             bool(self._bindings.recorded(live)) or self._was_given(live.text),

@@ -77,6 +77,10 @@ class Born:
         if is_object_id(recorded):
             self._highest = max(self._highest[0], recorded.key), max(self._highest[1], live.key)
 
+    def again(self, pairs: Iterable[tuple[Token, Token]]) -> None:
+        """Note that pairs were met again: of several live times for one, the last stands for it."""
+        self.pairs += pairs
+
     def cut(self, count: int) -> None:
         """Forget all pairs but the first ones."""
         left = self.pairs[:count]

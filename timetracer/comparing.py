@@ -214,6 +214,8 @@ class _Answers(Fit):
         method: the operation.
     """
 
+    _notes_places = True
+
     def __init__(
         self,
         bindings: Bindings,

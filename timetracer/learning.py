@@ -306,6 +306,8 @@ class RecordedTwice(Evidence):
 class _Side(Fit):
     """A walk through two calls as the matcher makes it, that notes what differs and goes on."""
 
+    _notes_places = True
+
     def __init__(self, comparison: _Comparison, one: Event, other: Event) -> None:
         super().__init__(
             comparison.bindings,

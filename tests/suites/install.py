@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -60,7 +61,17 @@ def install(suite: Suite) -> Installed:
     python = str(place / "environment" / "bin" / "python")
     _run("-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--force-reinstall",
          _wheel())  # fmt: skip
+    _load_once(python, place)
     return Installed(place, place / "source", python)
+
+
+def _load_once(python: str, place: Path) -> None:
+    """Load the plugin, so that no run but this one rewrites its modules, as pytest does once."""
+    empty = place / "empty"
+    empty.mkdir(exist_ok=True)
+    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--timetracer=replay", "empty"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, cwd=place, env=environment, capture_output=True)
 
 
 @functools.cache
