@@ -260,22 +260,21 @@ def _stretches(lines: Iterable[bytes], marks: list[Mark]) -> Iterator[tuple[bool
     """Yield the lines between the marks, and whether they are shareable; no more than one of the
     others at once."""
     waiting: list[bytes] = []
-    shareable, last, at = False, 0, 0
+    last, at = 0, 0
     for line in lines:
         eid = int(line[8 : line.index(b",")]) if line.startswith(b'{"eid": ') else 0
         before = at
         while at < len(marks) and marks[at].eid <= eid:
             at += 1
-        alone = _is_its_own(line)
+        alone = not (at and marks[at - 1].shareable) or _is_its_own(line)
         if waiting and (at > before or eid != last + 1 or alone or len(waiting) >= MOST_EVENTS):
             yield True, waiting
             waiting = []
-        shareable = marks[at - 1].shareable if at else False
         last = eid
-        if shareable and not alone:
-            waiting.append(line)
-        else:
+        if alone:
             yield False, [line]
+        else:
+            waiting.append(line)
     if waiting:
         yield True, waiting
 

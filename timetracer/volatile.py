@@ -159,6 +159,8 @@ _looks = re.compile(
 _object_id = re.compile("[0-9a-f]{24}")
 _may_look = re.compile("[0-9A-Z]|[a-f]{6}")
 """What every look has some of; to ask for it costs a tenth of trying them all."""
+_plain = re.compile(r"[g-z+/_.:,=\\-]+")
+"""What no look has alone; to ask for it costs a tenth of that, such as in filling of megabytes."""
 _SHORT_LOOK = r"[0-9a-f]{6}|[0-9A-F]{6}|(?:19|20)\d\d[-/.,: _]\d\d"
 _short_look = re.compile(_SHORT_LOOK)
 """What every look of fewer than 22 characters has some of: a piece, a date or an epoch."""
@@ -393,7 +395,9 @@ def _looks_in(stretch: str) -> tuple[Found, ...]:
 
 
 def _looks_in_long(stretch: str) -> tuple[Found, ...]:
-    if len(stretch) > _LONG_RUN and _may_look.search(stretch) is None:
+    if len(stretch) > _LONG_RUN and (
+        _plain.fullmatch(stretch) is not None or _may_look.search(stretch) is None
+    ):
         return ()
     return _looks_in.__wrapped__(stretch)
 
