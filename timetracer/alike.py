@@ -261,6 +261,11 @@ class Fit:
         self._numbers: list[tuple[float, float]] = []
         self._stored: dict[tuple[str, str], list[tuple[Token, Token]]] = {}
 
+    @property
+    def looked(self) -> set[str]:
+        """The recorded values that those which are bound by their look stand for."""
+        return {recorded.key for recorded, live in self.born if live.key in self.looks}
+
     def fits(self, recorded: Json, live: Json, recorded_url: str, live_url: str) -> bool:
         """Tell whether two calls' arguments, and the names they are called on, are alike."""
         return (

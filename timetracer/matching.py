@@ -249,8 +249,7 @@ class Index:
             for look_up in LEVELS.values():
                 match = look_up(self, group, asked)
                 if match is not None:
-                    if asked.reads and self._shows_looks_of_others(match.event, asked):
-                        self._refused = call.key
+                    if self._shows_looks_of_others(match.event, asked):
                         return None
                     if not match.event.used:
                         match.event.used = True
@@ -260,16 +259,26 @@ class Index:
                     return match
         return None
 
-    def _shows_looks_of_others(self, event: Any, asked: _Asked) -> bool:
+    def _shows_looks_of_others(self, event: Any, asked: _Asked, fit: Fit | None = None) -> bool:
         """Tell whether an answer shows a value that is bound by its look where the program stored
-        none: there it is somebody else's, and stands for itself."""
+        none: there it is somebody else's, and stands for itself.
+
+        Args:
+            event: the event that gives the answer.
+            asked: the call.
+            fit: what binds such values by this very call, None for nothing.
+        """
         run = self._bindings.run
-        if not run.looked or event.failed:
+        fields, values = (fit.by_look, fit.looked) if fit is not None else (set(), set())
+        if event.failed or not (run.looked or values):
             return False
         answer = _documents_as_stored(event, asked.arguments)
-        return answer is not None and holds_beside(
-            answer, run.fields_of_collection(asked.call.url), run.looked
-        )
+        if answer is None or not holds_beside(
+            answer, run.fields_of_collection(asked.call.url) | fields, run.looked | values
+        ):
+            return False
+        self._refused = asked.call.key
+        return True
 
     def _rests_on_looks(self, asked: _Asked) -> bool:
         run = self._bindings.run
@@ -647,14 +656,14 @@ def _compared(
             and fit.needed <= index._freedoms
             and not (fit.by_look and rests_on(asked.arguments, fit.by_look, fit.looks))
             and not (fit.by_look and (_failed_for(event, fit) or _changed_nothing(event)))
+            and not (fit.by_look and index._shows_looks_of_others(event, asked, fit))
             and index._may_answer(event, asked)
         ):
             bindings.bear(fit.born)
             if not asked.reads:
                 bindings.note_times(fit.times, event)
             if fit.by_look:
-                recorded = {one.key for one, live in fit.born if live.key in fit.looks}
-                bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks, recorded)
+                bindings.run.note_by_look(asked.call.url, fit.by_look, fit.looks, fit.looked)
             event.keep_bound(fit.placeholders)
             reason = next((name for name in _LOOSEST if name in fit.needed), "exact")
             return Match(event, reason, tuple((one.text, two.text) for one, two in fit.born))
@@ -666,8 +675,8 @@ def _failed_for(event: Any, fit: Fit) -> bool:
     that is there twice: another value may not be there."""
     if not event.failed:
         return False
-    looks = {recorded.key for recorded, live in fit.born if live.key in fit.looks}
-    return any(token.key in looks for token in tokens(_told_of(event)))
+    looked = fit.looked
+    return any(token.key in looked for token in tokens(_told_of(event)))
 
 
 def _told_of(event: Any) -> str:
@@ -750,7 +759,10 @@ def _documents_as_stored(event: Any, arguments: Json) -> Json:
     return data
 
 
-_GIVES_VALUES = frozenset({"FIND", "FIND_ONE", "AGGREGATE", "DISTINCT"})
+_GIVES_VALUES = frozenset(
+    {"FIND", "FIND_ONE", "AGGREGATE", "DISTINCT"}
+    | {f"FIND_ONE_AND_{what}" for what in ("DELETE", "REPLACE", "UPDATE")}
+)
 
 
 def _ends_its_transaction(event: Any, call: Call) -> bool:

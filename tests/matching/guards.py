@@ -431,7 +431,10 @@ GUARDS: tuple[Guard, ...] = (
         "timetracer.matching:Index._shows_looks_of_others",
         _always(False),
         "an answer has the live value where somebody else stored the recorded one",
-        ("another literal for the id of a stocked document, then shown",),
+        (
+            "another literal for the id of a stocked document, then shown",
+            "another literal for the id of a stocked document, shown at once",
+        ),
     ),
     Guard(
         "ids that are ordered otherwise",

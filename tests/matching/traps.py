@@ -217,6 +217,17 @@ def _stocked_elsewhere(writer: Writer) -> Laid:
     return Laid(calls, {0: _insert(1, link=other)}, stock=({"_id": one, "n": 901},))
 
 
+def _stocked_and_updated(writer: Writer) -> Laid:
+    """The same, shown by the very call that stores it."""
+    one, other = _literal(writer), _literal(writer)
+
+    def updated(link: Node) -> Step:
+        args = {"filter": {"n": 901}, "update": {"$set": {"link": link}}, "after": True}
+        return Step("find_one_and_update", args)
+
+    return Laid([updated(one)], {0: updated(other)}, stock=({"_id": one, "n": 901},))
+
+
 def _ordered(writer: Writer) -> Laid:
     low, middle, high = (_starting(writer, digit) for digit in "159")
     sorted_by_it = Step("find", {"filter": {}, "sort": [["ref", 1]]})
@@ -580,6 +591,7 @@ TRAPS = (
     Trap("another literal for the id of a stocked document, then shown", _stocked_elsewhere),
     Trap("another literal beside a key that is the same", _literal_and_another_beside_key),
     Trap("a written secret that is stored already, for another", _written_secret_for_another),
+    Trap("another literal for the id of a stocked document, shown at once", _stocked_and_updated),
 )
 
 
