@@ -203,8 +203,10 @@ def test_unused_events_are_counted_listed_and_fail(
     assert len(in_tear_down) in (1, 2)  # the fixture's may be told with the test that ends it
     assert failed.outcomes["test_shop.py::test_block"].startswith("setup passed, call failed")
     assert all(told in failed.text for told in UNUSED_TOLD)
-    expected = "setup passed, call xfailed, teardown passed"
-    assert failed.outcomes["test_shop.py::test_expected"] == expected
+    expected = failed.outcomes["test_shop.py::test_expected"]
+    assert expected.startswith("setup passed, call xfailed")
+    ends_a_fixture = len(in_tear_down) == 2  # only workers end one with another test
+    assert ends_a_fixture or expected.endswith("teardown passed")
 
 
 def test_a_marker_forbids_or_allows_unused_events_whatever_the_flag(project: Project) -> None:

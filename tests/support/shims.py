@@ -106,8 +106,12 @@ def is_alive(group: int) -> bool:
 
 
 def listens(port: int) -> bool:
+    """Whether a program listens there: a try that happens to come from that very port is connected
+    to itself."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        if probe.connect_ex(("127.0.0.1", port)) != 0:
+            return False
+        return bool(probe.getsockname() != probe.getpeername())
 
 
 def pip(arguments: list[str]) -> int:
