@@ -67,11 +67,15 @@ def serve(arguments: list[str]) -> int:
 
 
 def interrupt() -> int:
-    """End the application as Ctrl-C would, and wait until it has."""
+    """End the application as Ctrl-C would, and wait until it has. A process whose main thread has
+    ended may have others that hold its port until they get their turn to end."""
     file = PRIVATE / "app.pid"
     if file.exists():
         end(int(file.read_text()), signal.SIGINT)
         file.unlink()
+        deadline = time.monotonic() + SECONDS
+        while listens(PORT) and time.monotonic() < deadline:
+            time.sleep(0.02)
     return 0
 
 
