@@ -38,9 +38,14 @@ class _Table:
 
     def put(self, recorded: str, live: str) -> None:
         self.live[recorded] = live
-        known = self.recorded.get(live, ())
-        if recorded not in known:
-            self.recorded[live] = (*known, recorded)
+        _add(self.recorded, live, recorded)
+
+
+def _add(to: dict[str, tuple[str, ...]], live: str, recorded: str) -> None:
+    """Note that a live value stands for a recorded one, too."""
+    known = to.get(live, ())
+    if recorded not in known:
+        to[live] = (*known, recorded)
 
 
 @dataclass(slots=True)
@@ -68,9 +73,7 @@ class Born:
     def add(self, recorded: Token, live: Token) -> None:
         """Add a pair."""
         self.pairs.append((recorded, live))
-        known = self._recorded.get(live.key, ())
-        if recorded.key not in known:
-            self._recorded[live.key] = (*known, recorded.key)
+        _add(self._recorded, live.key, recorded.key)
         if recorded.kind != TIME:
             self._live.setdefault(recorded.key, live.key)
             self._changed |= {recorded.key, live.key}

@@ -269,13 +269,16 @@ class Index:
             fit: what binds such values by this very call, None for nothing.
         """
         run = self._bindings.run
-        fields, values = (fit.by_look, fit.looked) if fit is not None else (set(), set())
-        if event.failed or not (run.looked or values):
+        looked = run.looked if fit is None else run.looked | fit.looked
+        if event.failed or not looked:
             return False
         answer = _documents_as_stored(event, asked.arguments)
-        if answer is None or not holds_beside(
-            answer, run.fields_of_collection(asked.call.url) | fields, run.looked | values
-        ):
+        if answer is None:
+            return False
+        fields = run.fields_of_collection(asked.call.url)
+        if fit is not None:
+            fields |= fit.by_look
+        if not holds_beside(answer, fields, looked):
             return False
         self._refused = asked.call.key
         return True

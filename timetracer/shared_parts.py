@@ -533,16 +533,16 @@ def _parse(name: str, data: bytes) -> _Part:
         text = data[len(_head(key)) : -2]
         if key == "data":
             content = text.replace(b"\n", b"")
-            _check(name, content, data)
+            _check_content(name, content, data)
             return _Part(data=content)
         if text.startswith(b"[\n") and text.endswith(b"\n]"):
             content = text[2:-2]
-            _check(name, content, data)
+            _check_content(name, content, data)
             return _Part(events=tuple(content.split(b",\n")))
     return _parse_whole(orjson.loads(data), key)
 
 
-def _check(name: str, content: bytes, data: bytes) -> None:
+def _check_content(name: str, content: bytes, data: bytes) -> None:
     """Raise ValueError where a part is damaged: one that is what its name tells of was JSON when it
     was written, and an edited one has to be read."""
     if name != _name_of(name.partition("-")[0], content):

@@ -81,7 +81,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 
 class _Clock:
-    """A clock that never gives a millisecond twice, and whose times are of one second in each run.
+    """A clock that never gives a millisecond twice, whose times lie within a second in each run.
 
     BSON's dates are cut to the millisecond, so that two times of one run might be the same and
     those of another one not. Times that a program writes seconds apart might be the same second

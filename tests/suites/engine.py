@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.suites.install import Installed
+from tests.suites.install import Installed, plain_environment
 from tests.suites.table import Suite
 from tests.support.offline import GUARD, Rules, attempts, guarded
 from tests.support.server import running_server
@@ -195,7 +195,7 @@ class Proof:
         if run.mode:
             command += [f"--timetracer={run.mode}", f"--timetracer-cassette-dir={self.cassettes}"]
         environment = {
-            **_plain_environment(),
+            **plain_environment(),
             **self.suite.environment,
             **run.environment,
             **environment,
@@ -285,11 +285,6 @@ class Proof:
         """How many files the cassettes are, and their bytes."""
         files = [path for path in self.cassettes.rglob("*") if path.is_file()]
         return len(files), sum(path.stat().st_size for path in files)
-
-
-def _plain_environment() -> dict[str, str]:
-    left_out = ("TIMETRACER_", "OBSERVER_", "PYTEST_", "GUARD_", "PYTHON", "MONGODB_URI")
-    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 def _later(place: Path) -> str:

@@ -70,8 +70,13 @@ def _load_once(python: str, place: Path) -> None:
     empty = place / "empty"
     empty.mkdir(exist_ok=True)
     command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--timetracer=replay", "empty"]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run(command, cwd=place, env=environment, capture_output=True)
+    subprocess.run(command, cwd=place, env=plain_environment(), capture_output=True)
+
+
+def plain_environment() -> dict[str, str]:
+    """Return this process's variables without those that say how tests are run."""
+    left_out = ("TIMETRACER_", "OBSERVER_", "PYTEST_", "GUARD_", "PYTHON", "MONGODB_URI")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 @functools.cache
