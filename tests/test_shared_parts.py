@@ -42,6 +42,7 @@ def event(
     url: str = "shop.orders",
     arguments: Any = None,
     made: list[str] | None = None,
+    body_hash: str = "0123456789abcdef",
 ) -> bytes:
     """The line of one event, which has answered with `data`."""
     answer = {"status": 0, **(result or {}), "body": {"captured": True, "data": data}}
@@ -49,7 +50,7 @@ def event(
         eid,
         eid * 2.0 if offset is None else offset,
         1.5,
-        Signature("pymongo", "DELETE_MANY", url, (), "0123456789abcdef"),
+        Signature("pymongo", "DELETE_MANY", url, (), body_hash),
         dumps({"filter": {}} if arguments is None else arguments),
         dumps(answer),
         made,
@@ -74,9 +75,18 @@ class Directory:
         self.path = path
         self.suffix = suffix
 
-    def write(self, name: str, lines: list[bytes], marks: tuple[Mark, ...] = SET_UP) -> list[bytes]:
-        """Write a cassette of a test and return its lines."""
-        kept = list(Shelf.of(self.path, self.suffix).put(lines, marks))
+    def write(
+        self,
+        name: str,
+        lines: list[bytes],
+        marks: tuple[Mark, ...] = SET_UP,
+        *,
+        chosen: bool = False,
+    ) -> list[bytes]:
+        """Write a cassette of a test and return its lines; `chosen` where it is left to the shelf
+        what to share."""
+        replaces = self.where(name) if chosen else None
+        kept = list(Shelf.of(self.path, self.suffix).put(lines, marks, replaces=replaces))
         FileStore(self.path).write(f"test_it/{name}{self.suffix}", render({}, kept))
         return kept
 
@@ -118,6 +128,63 @@ def test_the_set_ups_of_many_tests_are_one_file(directory: Directory) -> None:
         alone = Cassette(b"".join(render({}, [*set_up, own])), "alone.json")
         assert told(directory.read(f"test_{test}")) == told(alone)
     assert directory.parts() == ["events"]
+
+
+def set_up_of(content: int) -> list[bytes]:
+    """A set-up that stores something of its own."""
+    told = {"document": {"content": content}}
+    return [event(n, None, arguments=told, body_hash=f"{content:016x}") for n in range(1, 13)]
+
+
+def is_shared(lines: list[bytes]) -> bool:
+    return len(lines) == 1
+
+
+def test_set_ups_that_never_come_again_stay_in_their_cassettes(directory: Directory) -> None:
+    shared = [
+        is_shared(directory.write(f"test_{n}", set_up_of(n), chosen=True)) for n in range(30)
+    ]
+    assert shared == [True] * shared_parts.MOST_IN_VAIN + [False] * (30 - shared_parts.MOST_IN_VAIN)
+    assert is_shared(directory.write("test_again", set_up_of(29), chosen=True))
+    assert is_shared(directory.write("test_again_2", set_up_of(29), chosen=True))
+
+
+def test_new_set_ups_are_shared_as_long_as_as_many_came_again(directory: Directory) -> None:
+    for n in range(30):
+        for test in range(2):
+            lines = directory.write(f"test_{n}_{test}", set_up_of(n), chosen=True)
+            assert is_shared(lines)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_recorded_again_is_shared_as_before(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    before = {n: directory.write(f"test_{n}", set_up_of(n), chosen=True) for n in range(20)}
+    monkeypatch.setattr(shared_parts, "_met", {})  # as another process
+    for n in list(before)[::order]:
+        assert directory.write(f"test_{n}", set_up_of(n), chosen=True) == before[n]
+    monkeypatch.setattr(shared_parts, "_met", {})
+    assert directory.write("test_19", set_up_of(19), chosen=True) == before[19]
+
+
+def test_a_set_up_that_grew_is_shared_though_it_was_not_before(directory: Directory) -> None:
+    for test in range(20):
+        lines = [event(n, None) for n in range(1, 4)]
+        assert not is_shared(directory.write(f"test_{test}", lines, chosen=True))
+    for test in range(20):
+        lines = [event(n, None) for n in range(1, 20)]
+        assert is_shared(directory.write(f"test_{test}", lines, chosen=True))
+    assert directory.parts() == ["events"]
+
+
+def test_an_earlier_recording_that_cannot_be_read_is_as_none(directory: Directory) -> None:
+    for n in range(10):
+        directory.write(f"test_{n}", set_up_of(n), chosen=True)
+    Path(directory.where("test_9")).with_suffix(".json.gz").write_bytes(b"no gzip")
+    Path(directory.where("test_9")).unlink()
+    lines = directory.write("test_9", set_up_of(90), chosen=True)
+    assert lines == set_up_of(90)
 
 
 def test_a_reference_tells_what_differs_and_the_file_is_json(directory: Directory) -> None:
@@ -727,6 +794,35 @@ def test_recorded_again_every_file_stays_as_it_was(suite: Project) -> None:
     ended = suite.record()
     assert "0 changed in meaning" in ended.text
     assert files(suite) == before
+
+
+def test_of_set_ups_that_never_come_again_a_run_shares_the_first(suite: Project) -> None:
+    text = """
+        import pytest
+
+        @pytest.fixture
+        def filled(db, request):
+            for n in range(12):
+                db.filled.replace_one({"_id": n}, {"text": request.node.name}, upsert=True)
+            yield
+            for n in range(12):
+                db.filled.delete_one({"_id": n})
+
+        @pytest.mark.parametrize("n", range(20))
+        def test_filled(db, filled, n):
+            assert db.filled.count_documents({"text": f"test_filled[{n}]"}) == 12
+    """
+    shutil.rmtree(suite.path / "cassettes")
+    suite.write("test_it.py", text)
+    assert suite.record().code == 0
+    before = files(suite)
+    shared = [name for name in before if "/shared/" in name]
+    tear_down = 1  # which was itself new once
+    assert len(shared) == tear_down + shared_parts.MOST_IN_VAIN
+    for chosen in ([], ["-k", "19"]):
+        assert suite.record(*chosen).code == 0
+        assert files(suite) == before
+    assert suite.replay().code == 0
 
 
 def test_what_no_test_shares_any_more_goes_with_its_last_user(suite: Project) -> None:

@@ -538,7 +538,8 @@ class Session:
         added = self.recording.lines()
         header, lines = self.header(), chain(kept, added)
         if shared and self.shelf is not None:
-            return document.render(header, self.shelf.put(lines, self.recording.marks))
+            kept_once = self.shelf.put(lines, self.recording.marks, replaces=self.where)
+            return document.render(header, kept_once)
         return document.render(header, lines)
 
 

@@ -31,7 +31,7 @@ import orjson
 from timetracer.codec import dumps
 from timetracer.errors import CassetteError, CassetteFormatError, CassetteNotFoundError, StrPath
 from timetracer.model import EVENT_TYPE, Json
-from timetracer.stores import Store, find_latest, split_suffix, write_alone
+from timetracer.stores import find_latest, split_suffix, write_alone
 from timetracer.stores.files import FileStore
 from timetracer.volatile import find
 
@@ -42,6 +42,8 @@ LEAST_EVENTS = 10
 """A stretch of so many events is shared, and a shorter one of as many bytes as a long answer."""
 LEAST_BYTES = 16 * 1024
 """An answer of so many bytes of JSON is shared."""
+MOST_IN_VAIN = 8
+"""So many stretches are shared at first sight that have not come again so far."""
 MOST_EVENTS = 1000
 _MOST_KEPT = 64 * 1024 * 1024
 _UNEVEN_MS = 1000.0
@@ -68,6 +70,7 @@ duration; or it has what would be taken for the place of a value."""
 
 _COUNTERS = re.compile(rb'"(t|i|n|nModified|data)":(\d+)(?=[,}])')
 """Numbers of answers that are another in each run: a server's clock, and how many were met."""
+_BODY_HASH = re.compile(rb'"body_hash": ?"([0-9a-f]*)"')
 _NAMES = '"body_hash":"', '"shared":"body-'
 """What stands before hashes that are the same in each run."""
 _HOLE = re.compile(rb'"<\?#(\d+)>"|<\?(\d+)>')
@@ -180,7 +183,7 @@ class Shelf:
         suffix: the suffix of new files.
     """
 
-    store: Store
+    store: FileStore
     suffix: str
 
     @classmethod
@@ -195,17 +198,41 @@ class Shelf:
         stores = _stores_of(path)
         return cls(next((one for one in stores if one.directory.is_dir()), stores[-1]), suffix)
 
-    def put(self, lines: Iterable[bytes], marks: Iterable[Mark] = ()) -> Iterator[bytes]:
+    def put(
+        self,
+        lines: Iterable[bytes],
+        marks: Iterable[Mark] = (),
+        *,
+        replaces: StrPath | None = None,
+    ) -> Iterator[bytes]:
         """Write what is to be shared, and yield the lines of the cassette.
 
         Args:
             lines: the whole lines of events, in order of their numbers.
             marks: where stretches begin, in the order in which they were set.
+            replaces: the path of a recording that may be there from before, which tells whether a
+                stretch that is new in this run is likely to come again; None to share every one.
         """
         for shareable, stretch in _stretches(lines, sorted(marks, key=lambda mark: mark.eid)):
             short = [self._without_body(line) for line in stretch]
-            reference = self._stretch(short) if shareable and _is_worth_it(short) else None
+            shareable = shareable and _is_worth_it(short)
+            if shareable and replaces is not None:
+                shareable = self._comes_again(short, replaces)
+            reference = self._stretch(short) if shareable else None
             yield from short if reference is None else [reference]
+
+    def _comes_again(self, lines: list[bytes], replaces: StrPath) -> bool:
+        """Tell whether other cassettes are likely to hold a stretch, too. In some suites none does,
+        such as where each test fills its database with random text: there a file for each stretch
+        would be of no use."""
+        met = _met.setdefault(os.path.abspath(self.store.directory), _Met())
+        hashes = b",".join(_BODY_HASH.findall(b"".join(lines)))
+        if met.again(hashes):
+            return True
+        earlier = _earlier(replaces)
+        if hashes in b",".join(_BODY_HASH.findall(earlier)):
+            return False  # a recording of the same stays the same
+        return met.may_come() or any(name.startswith("events") for name in references(earlier))
 
     def _stretch(self, lines: list[bytes]) -> bytes | None:
         """Write a stretch; return the line that refers to it, None where it cannot be shared."""
@@ -254,6 +281,47 @@ class Shelf:
 
 _written: set[str] = set()
 """The parts that this process wrote, or has found there as they would be written."""
+
+
+@dataclass(slots=True)
+class _Met:
+    """The stretches of a directory that this process has met.
+
+    Attributes:
+        once: hashes of those that it met once.
+        repeated: hashes of those that it met more often.
+    """
+
+    once: set[bytes] = field(default_factory=set)
+    repeated: set[bytes] = field(default_factory=set)
+
+    def again(self, stretch: bytes) -> bool:
+        """Note one; tell whether it was met before."""
+        key = hashlib.blake2b(stretch, digest_size=16).digest()
+        if key in self.once:
+            self.once.remove(key)
+            self.repeated.add(key)
+        elif key not in self.repeated:
+            self.once.add(key)
+            return False
+        return True
+
+    def may_come(self) -> bool:
+        """Tell whether one that is new is likely to come again."""
+        return len(self.once) <= MOST_IN_VAIN
+
+
+_met: dict[str, _Met] = {}
+"""Directory of parts -> what this process has met there."""
+
+
+def _earlier(path: StrPath) -> bytes:
+    """Return the recording at a path, empty where there is none that can be read."""
+    store, name = FileStore.for_path(path)
+    found = find_latest(store, split_suffix(name)[0])
+    with contextlib.suppress(CassetteError):
+        return store.read(found) if found is not None else b""
+    return b""
 
 
 def _stretches(lines: Iterable[bytes], marks: list[Mark]) -> Iterator[tuple[bool, list[bytes]]]:
