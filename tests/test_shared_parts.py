@@ -141,9 +141,7 @@ def is_shared(lines: list[bytes]) -> bool:
 
 
 def test_set_ups_that_never_come_again_stay_in_their_cassettes(directory: Directory) -> None:
-    shared = [
-        is_shared(directory.write(f"test_{n}", set_up_of(n), chosen=True)) for n in range(30)
-    ]
+    shared = [is_shared(directory.write(f"test_{n}", set_up_of(n), chosen=True)) for n in range(30)]
     assert shared == [True] * shared_parts.MOST_IN_VAIN + [False] * (30 - shared_parts.MOST_IN_VAIN)
     assert is_shared(directory.write("test_again", set_up_of(29), chosen=True))
     assert is_shared(directory.write("test_again_2", set_up_of(29), chosen=True))

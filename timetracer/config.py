@@ -431,8 +431,10 @@ class TraceConfig:
     def __post_init__(self) -> None:
         given = {name for name in SETTINGS if getattr(self, name) is not UNSET}
         for name, setting in SETTINGS.items():
-            value = getattr(self, name) if name in given else setting.default
-            object.__setattr__(self, name, _checked(setting, value, "argument", f"{name}="))
+            value = getattr(self, name) if name in given else _DEFAULTS[name]
+            if value is not _DEFAULTS[name]:
+                value = _checked(setting, value, "argument", f"{name}=")
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "given", frozenset(given))
 
     @property
@@ -480,8 +482,7 @@ def resolve(
         settings = _from_project(base) | _anchored(from_environment, base) | settings
     if from_environment.get("mode") == "off":
         settings["mode"] = "off"
-    defaults = {name: setting.default for name, setting in SETTINGS.items()}
-    return TraceConfig(**_anchored(defaults, base) | settings | _forced)
+    return TraceConfig(**_anchored(_DEFAULTS, base) | settings | _forced)
 
 
 _forced: dict[str, Any] = {}
@@ -542,6 +543,12 @@ def _checked(setting: Setting, value: Any, source: str, place: str) -> Any:
         ) from None
 
 
+_DEFAULTS = {
+    name: _checked(setting, setting.default, "default", f"{name}=")
+    for name, setting in SETTINGS.items()
+}
+
+
 def _refuse_unknown(names: Iterable[str], source: str, place: str = "") -> None:
     for name in names:
         if name not in SETTINGS:
@@ -574,21 +581,18 @@ def _arguments(given: TraceConfig | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    known = [name for setting in SETTINGS.values() for name in setting.environment]
-    for name in environ:
-        if name.startswith(PREFIX) and name not in known and name not in INTERNAL_ENVIRONMENT:
-            raise _unknown(name, known, "environment")
+    ours = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
+    for name in ours:
+        if name not in _VARIABLES and name not in INTERNAL_ENVIRONMENT:
+            raise _unknown(name, list(_VARIABLES), "environment")
     return {
-        setting.name: _checked(
-            setting, setting.kind.read(environ[name].strip()), "environment", name
-        )
-        for setting in SETTINGS.values()
-        if (name := _first_set(setting.environment, environ))
+        setting.name: _checked(setting, setting.kind.read(ours[name]), "environment", name)
+        for setting in (SETTINGS.values() if any(ours.values()) else ())
+        if (name := next((name for name in setting.environment if ours.get(name)), ""))
     }
 
 
-def _first_set(names: tuple[str, ...], environ: Mapping[str, str]) -> str:
-    return next((name for name in names if environ.get(name, "").strip()), "")
+_VARIABLES = tuple(name for setting in SETTINGS.values() for name in setting.environment)
 
 
 def _from_project(start: Path) -> dict[str, Any]:

@@ -95,14 +95,18 @@ class Children:
             kind: a key of `NEWS`: messages of misses, drift, paths as `Session.saved` is told
                 them, or why a process is out of reach.
         """
+        if os.path.getsize(self._file) > self._read:  # each phase of each test asks
+            self._read_on()
+        news, self._news[kind] = self._news[kind], []
+        return news
+
+    def _read_on(self) -> None:
         data = Path(self._file).read_bytes()[self._read :]
         whole = data[: data.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.splitlines():
             for about, told in json.loads(line).items():
                 self._news[about].append(NEWS[about](told))
-        news, self._news[kind] = self._news[kind], []
-        return news
 
     def recorded(self, directories: Iterable[str]) -> list[tuple[str, str]]:
         """Return the paths of what processes have recorded, also of those that ended without

@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from time import sleep
 from typing import Any
@@ -181,9 +181,7 @@ def _database_rows(owner: str) -> tuple[MethodRow, ...]:
         row("aggregate", "AGGREGATE", cursor(_aggregated), reads=True),
         row("create_collection", "CREATE_COLLECTION", NewCollection()),
         row("drop_collection", "DROP_COLLECTION", _VALUE),
-        row(
-            "list_collections", "LIST_COLLECTIONS", cursor(_commands, _plain_options), reads=True
-        ),
+        row("list_collections", "LIST_COLLECTIONS", cursor(_commands, _plain_options), reads=True),
         row("list_collection_names", "LIST_COLLECTION_NAMES", _VALUE, reads=True),
         row("validate_collection", "VALIDATE_COLLECTION", _VALUE, reads=True),
         row("dereference", "DEREFERENCE", _FOUND, reads=True, raw="cursor.firstBatch.0"),
@@ -287,18 +285,21 @@ _SCOPES: dict[str, Callable[[Any], tuple[str, Any, Any]]] = {
 
 def _operation(request: Any) -> Any:
     """Return an operation of a bulk write as a document."""
+    kind: Any = type(request)
     return {
-        type(request).__name__: {
+        kind.__name__: {
             name: _plain(canonical(name, value))
-            for slot in sorted(_slots(type(request)))
+            for slot, name in _parts_of(kind)
             if (value := getattr(request, slot, None)) not in (None, False)
-            and (name := slot.lstrip("_"))
         }
     }
 
 
-def _slots(kind: type) -> list[str]:
-    return [name for base in kind.__mro__ for name in getattr(base, "__slots__", ())]
+@cache
+def _parts_of(kind: type) -> tuple[tuple[str, str], ...]:
+    """Return the slots of a kind of operation and what each is called, in order."""
+    slots = sorted(name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
+    return tuple((slot, name) for slot in slots if (name := slot.lstrip("_")))
 
 
 _PLAIN: dict[type, Callable[[Any], Any]] = {
@@ -324,6 +325,8 @@ _PLAIN: dict[type, Callable[[Any], Any]] = {
 def _plain(value: Any) -> Any:
     """Return an argument as what BSON can hold, where it is one of PyMongo's own objects."""
     kind = type(value)
+    if kind in _BARE:
+        return value
     if kind is list or kind is tuple:
         return [_plain(item) for item in value]
     for known, plain in _PLAIN.items():
@@ -364,7 +367,7 @@ class PyMongo:
         ended: list[tuple[str, Any]] = []
         if row.scope in ("collection", "database"):
             compared = {
-                name: value if type(value) in _BARE else _plain(value)
+                name: _plain(value)
                 for name, value in arguments.items()
                 if name not in _NOT_COMPARED
             }
@@ -670,9 +673,7 @@ def _cursor_guard(flavour: str, prefix: str) -> GuardRow:
             delattr(cursor, cursors.LINK)  # rewound: the query is a new event
         if type(current()) is not Session:
             return wrapped(*args, **kwargs)
-        return query(
-            lambda *_, **__: wrapped(*args, **kwargs), cursor, (operation,), {}
-        )
+        return query(lambda *_, **__: wrapped(*args, **kwargs), cursor, (operation,), {})
 
     return GuardRow(row.owner, row.name, run_operation)
 
