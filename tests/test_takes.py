@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.support.calls import Driver
+from timetracer import opening, runs
 from timetracer.config import resolve
 from timetracer.errors import CassetteFormatError
 from timetracer.model import RequestRecord, ResponseRecord
-from timetracer.opening import open_request
+from timetracer.opening import open_request, open_suite
 from timetracer.runs import RUN_ID_VARIABLE
 from timetracer.stores.files import FileStore
 from timetracer.takes import choose_take, claim_take
@@ -147,3 +148,57 @@ def test_claims_go_on_behind_those_of_other_processes(tmp_path: Path) -> None:
     assert claim_take(store, "y", ".json") == "y.json"
     new_run()
     assert claim_take(store, "x", ".json") == "x.json"
+
+
+# ------------------------------------------------------------------------- fixtures set up anew
+
+
+def set_up(directory: Path, mode: str, *, calls: bool = False) -> Any:
+    """A wider fixture's cassette, as one that a plugin sets up for each test; its answer."""
+    driver = Driver()
+    config = resolve(mode=mode, cassette_dir=directory, entropy="off")
+    session = open_suite(str(directory / "fixture"), config, node="fixture", remedy="record it")
+    with session.entered():
+        answer = driver("FIND_ONE", filter={}) if calls else None
+    session.finish()
+    return answer
+
+
+@pytest.mark.parametrize("mode", ["record", "replay"])
+def test_a_fixture_that_is_set_up_for_each_test_looks_for_its_name_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    looked: list[str] = []
+    claim, find_latest = runs.claim, opening.find_latest
+
+    def noting_claim(kind: str, name: str) -> bool:
+        looked.append(name)
+        return claim(kind, name)
+
+    def noting_find(store: Any, name: str) -> str | None:
+        looked.append(name)
+        return find_latest(store, name)
+
+    monkeypatch.setattr(runs, "claim", noting_claim)
+    monkeypatch.setattr(opening, "find_latest", noting_find)
+    counts = []
+    for _ in range(40):
+        looked.clear()
+        set_up(tmp_path, mode)
+        counts.append(len(looked))
+    assert max(counts[1:]) == min(counts[1:])
+
+
+def test_set_ups_beyond_those_recorded_share_the_last_ones_cassette(tmp_path: Path) -> None:
+    for _ in range(3):
+        set_up(tmp_path, "record", calls=True)
+    assert names(tmp_path) == ["fixture.2.json", "fixture.3.json", "fixture.json"]
+    (tmp_path / "fixture.2.json").unlink()  # a set-up that made no calls
+    new_run()
+    served = []
+    for _ in range(6):
+        config = resolve(mode="replay", cassette_dir=tmp_path, entropy="off")
+        where = str(tmp_path / "fixture")
+        served.append(Path(open_suite(where, config, node="fixture", remedy="").where).name)
+    first, third = "fixture.json", "fixture.3.json"
+    assert served == [first, first, third, third, third, third]

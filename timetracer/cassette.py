@@ -47,7 +47,7 @@ from timetracer.model import Call, Json, Signature
 from timetracer.recovery import Spool
 from timetracer.redaction import Redactor, has_placeholders, substitute
 from timetracer.shared_parts import Mark
-from timetracer.surroundings import Pair, Surroundings, held_by
+from timetracer.surroundings import Around, Pair, Surroundings, around_now, held_by
 from timetracer.volatile import Token, find, found_in_line, tokens
 
 logger = logging.getLogger("timetracer")
@@ -553,6 +553,7 @@ class Recording:
     _seen: dict[int, int] = field(default_factory=dict)
     _lock: Any = field(default_factory=Lock)
     _next: int = 0
+    _around: tuple[Around, ...] = ()
     _under_way: set[int] = field(default_factory=set)
     _issuing: Any = field(default_factory=RLock)  # reentrant: a finalizer may make a call in it
 
@@ -666,7 +667,7 @@ class Recording:
             return False
         closed = {event.eid for event in events if not event.outcome.open}
         try:
-            learn_of_relatives()
+            self._look_around()
             lines = [(event.eid, self._line(event)) for event in sorted(events, key=_number)]
             if self._spool is None:
                 self._spool = self.spill()
@@ -734,7 +735,7 @@ class Recording:
                 self._write_partial()
             growing = []
             rest = self._rendered
-            learn_of_relatives()
+            self._look_around()
             for event in self._pending:
                 line = self._line(event)
                 if line is not None:
@@ -761,6 +762,11 @@ class Recording:
         if spool is not None:
             spool.file.discard()
 
+    def _look_around(self) -> None:
+        """Learn what tells the calls that wait from those of another run."""
+        learn_of_relatives()
+        self._around = around_now()
+
     def _line(self, event: _Pending) -> bytes | None:
         try:
             return self._render(event)
@@ -781,8 +787,8 @@ class Recording:
         signature = Signature(
             event.lib, event.method, event.url, event.filter_keys, told.body_hash
         )
-        self.surroundings.update(held_by(f"{texts[0].decode()} {event.url}"))
-        made = made_values((*told.tokens, *tokens(event.url)))
+        self.surroundings.update(held_by(f"{texts[0].decode()} {event.url}", self._around))
+        made = made_values((*told.tokens, *_tokens_of(event.url)))
         return document.event_line(
             event.eid, event.offset_ms, event.duration_ms, signature, *texts, made
         )
@@ -868,6 +874,9 @@ class _Told(NamedTuple):
             hashed = body_hash(arguments, masked_paths(arguments))
         compact = plain.encode()  # orjson leaves room behind short texts
         return cls(compact, hashed, tuple(token for _, _, token in found))
+
+
+_tokens_of = lru_cache(64)(tokens)
 
 
 def _told_by(key: bytes) -> _Told:

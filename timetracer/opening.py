@@ -12,6 +12,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 from timetracer import document, ledger, runs, takes
@@ -342,17 +343,40 @@ def _verification(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """The last name of a stem that this process claimed.
+
+    Attributes:
+        take: its number.
+        served: that of the cassette it is replayed from.
+    """
+
+    take: int
+    served: int
+
+
+_reached: dict[tuple[str, str, str], _Reached] = {}
+"""By run, kind and stem: the next claim begins behind it. Some plugins set a fixture up anew for
+each test, and to begin with the first would take the square of the tests' number."""
+
+
 def _claimed_name(store: Store, stem: str, suffix: str, mode: Mode, take: int) -> str:
     """Return the name that this process has among those of its run: x.json, x.2.json, ..."""
     kind = "process-replay" if mode.reads == "always" else "process"
+    counted = (runs.run_label(), kind, store.locate(stem))
+    before = _reached.get(counted, _Reached(0, 1))
+    take = max(take, before.take + 1)
     while not runs.claim(kind, store.locate(take_name(stem, take, ""))):
         take += 1
-    name = take_name(stem, take, suffix)
+    served = take
     if mode.reads == "always":
-        while take > 1 and find_latest(store, take_name(stem, take, "")) is None:
-            take -= 1  # more processes than there were: they share the last one's cassette
-        name = take_name(stem, take, suffix)
-    return name
+        first = max(before.take, 1)
+        while served > first and find_latest(store, take_name(stem, served, "")) is None:
+            served -= 1  # more processes than there were: they share the last one's cassette
+        served = served if served > before.take else before.served
+    _reached[counted] = _Reached(take, served)
+    return take_name(stem, served, suffix)
 
 
 def _existing(store: Store, name: str, mode: Mode) -> str | None:

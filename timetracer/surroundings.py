@@ -88,19 +88,38 @@ def unwatch(name: str) -> None:
     _finders.pop(name, None)
 
 
-def held_by(text: str) -> dict[str, str]:
-    """Return what is around this run, by name, as far as a text holds it.
+class Around(NamedTuple):
+    """Something that is around a run.
+
+    Attributes:
+        name: what it is, a key of `LOOKS`.
+        value: its text.
+        within: the same as it stands in a JSON string.
+    """
+
+    name: str
+    value: str
+    within: str
+
+
+def around_now() -> tuple[Around, ...]:
+    """Return what is around this run just now."""
+    found = ((name, find()) for name, find in _finders.items())
+    return tuple(
+        Around(name, value, _within(value)) for name, value in found if value and len(value) > 1
+    )
+
+
+def held_by(text: str, around: Iterable[Around]) -> dict[str, str]:
+    """Return what is around a run, by name, as far as a text holds it.
 
     Args:
         text: JSON text of a call, and what it is called on.
+        around: what is around the run.
     """
     found: dict[str, str] = {}
-    for name, find in _finders.items():
-        value = find()
-        if not value or len(value) < 2 or value in found.values():
-            continue
-        within = _within(value)
-        if within in text and _pattern(name, within).search(text):
+    for name, value, within in around:
+        if within in text and value not in found.values() and _pattern(name, within).search(text):
             found[name] = value
     return found
 
