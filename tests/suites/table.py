@@ -39,6 +39,12 @@ SUITES = (
         extras="motor",
     ),
     Suite(
+        "mongoengine",
+        "an ODM",
+        "mongoengine==0.29.3",  # of whose tests the distribution holds those without documents
+        ("mongomock", "blinker", "Pillow"),
+    ),
+    Suite(
         "cachelib",
         "a cache",
         "cachelib==0.17.0",
