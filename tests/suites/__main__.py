@@ -119,7 +119,12 @@ def seconds(proof: Proof, name: str) -> str:
     if name not in proof.results:
         return "-"
     result = proof.results[name]
-    return f"{result.seconds:.0f} ({result.processor:.0f})"
+    return f"{short(result.seconds)} ({short(result.processor)})"
+
+
+def short(number: float) -> str:
+    """A number with as many digits as tell something."""
+    return f"{number:.1f}" if number < 10 else f"{number:.0f}"
 
 
 def say(text: str) -> None:
