@@ -581,7 +581,7 @@ def _arguments(given: TraceConfig | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    ours = {name: value.strip() for name, value in environ.items() if name.startswith(PREFIX)}
+    ours = {name: environ[name].strip() for name in environ if name.startswith(PREFIX)}
     for name in ours:
         if name not in _VARIABLES and name not in INTERNAL_ENVIRONMENT:
             raise _unknown(name, list(_VARIABLES), "environment")

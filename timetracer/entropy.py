@@ -101,10 +101,16 @@ def _module_of(row: Generator) -> Any:
         return None
     try:
         module = import_module(row.module)
-        row.state(module)
+        if _usable.get(row) is not module:  # to copy a state takes as long as all the rest
+            row.state(module)
+            _usable[row] = module
     except (ImportError, AttributeError):  # something else has the package's name
         return None
     return module
+
+
+_usable: dict[Generator, Any] = {}
+"""The modules that are known to have what their rows ask for."""
 
 
 def _states() -> dict[Generator, Any]:
