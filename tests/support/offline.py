@@ -175,7 +175,8 @@ def run_offline(
 
 
 def environment(changes: Environment | None = None) -> dict[str, str]:
-    """This process's environment with changes, and with the checkout importable.
+    """This process's environment with changes, and with the checkout importable; what is started
+    is no worker of pytest-xdist, even if this process is one.
 
     Args:
         changes: variables to set; None as a value takes one away.
@@ -184,7 +185,8 @@ def environment(changes: Environment | None = None) -> dict[str, str]:
         A whole environment for `subprocess`.
     """
     path = os.pathsep.join([str(ROOT), *_inherited_path()])
-    merged = {**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ALONE, **(changes or {})}
+    own = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_XDIST_")}
+    merged = {**own, "PYTHONPATH": path, "PYTEST_ADDOPTS": ALONE, **(changes or {})}
     return {name: value for name, value in merged.items() if value is not None}
 
 
