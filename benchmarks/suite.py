@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import shutil
 import subprocess
@@ -28,11 +27,11 @@ from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
 
 from benchmarks.measure import ROOT, ratio
+from tests.suites.install import load_once, plain_environment
 from tests.support.server import ServerMissing, running_server
 
 DATABASE = "timetracer_benchmark_suite"
 NO_SERVER = "mongodb://localhost:1"
-PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
 CONFTEST = f"""
     import os
@@ -155,15 +154,8 @@ def measure(suite: Generated, rounds: int, quick: bool) -> list[Round]:
         Path(place, "test_it.py").write_text(text, encoding="utf-8")
         Path(place, "conftest.py").write_text(textwrap.dedent(CONFTEST), encoding="utf-8")
         Path(place, "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-        _load_once(Path(place))
+        load_once(sys.executable, Path(place), _environment())
         return [_round(Path(place), tests) for _ in range(rounds)]
-
-
-def _load_once(place: Path) -> None:
-    """Have pytest rewrite the plugin's modules, as it does once after an installation."""
-    (place / "empty").mkdir()
-    command = [*PYTEST, "--timetracer=replay", "empty"]
-    subprocess.run(command, cwd=place, env=_environment(), capture_output=True)
 
 
 def _round(place: Path, tests: int) -> Round:
@@ -177,12 +169,11 @@ def _round(place: Path, tests: int) -> Round:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **more}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users keep it
-    return environment
+    return {**plain_environment(), "PYTHONPATH": str(ROOT), **more}
 
 
 def _run(place: Path, mode: str, tests: int, *, shares: bool = True) -> Ran:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     with contextlib.nullcontext() if mode == "replay" else running_server() as server:
         environment = _environment(
             BENCHMARK_URI=NO_SERVER if server is None else server.uri,
@@ -190,7 +181,7 @@ def _run(place: Path, mode: str, tests: int, *, shares: bool = True) -> Ran:
         )
         cpu, wall = _children_cpu(), time.perf_counter()
         done = subprocess.run(
-            [*PYTEST, f"--timetracer={mode}", "."],
+            [*command, f"--timetracer={mode}", "."],
             cwd=place,
             env=environment,
             capture_output=True,

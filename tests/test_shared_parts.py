@@ -147,7 +147,7 @@ def test_set_ups_that_never_come_again_stay_in_their_cassettes(directory: Direct
     assert is_shared(directory.write("test_again_2", set_up_of(29), chosen=True))
 
 
-def test_new_set_ups_are_shared_as_long_as_as_many_came_again(directory: Directory) -> None:
+def test_set_ups_that_come_again_are_shared_however_many_there_are(directory: Directory) -> None:
     for n in range(30):
         for test in range(2):
             lines = directory.write(f"test_{n}_{test}", set_up_of(n), chosen=True)

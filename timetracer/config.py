@@ -587,7 +587,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             raise _unknown(name, list(_VARIABLES), "environment")
     return {
         setting.name: _checked(setting, setting.kind.read(ours[name]), "environment", name)
-        for setting in (SETTINGS.values() if any(ours.values()) else ())
+        for setting in SETTINGS.values()
         if (name := next((name for name in setting.environment if ours.get(name)), ""))
     }
 

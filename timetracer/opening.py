@@ -12,7 +12,6 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 from timetracer import document, ledger, runs, takes
@@ -343,40 +342,31 @@ def _verification(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reached:
-    """The last name of a stem that this process claimed.
-
-    Attributes:
-        take: its number.
-        served: that of the cassette it is replayed from.
-    """
-
-    take: int
-    served: int
-
-
-_reached: dict[tuple[str, str, str], _Reached] = {}
-"""By run, kind and stem: the next claim begins behind it. Some plugins set a fixture up anew for
-each test, and to begin with the first would take the square of the tests' number."""
-
-
-def _claimed_name(store: Store, stem: str, suffix: str, mode: Mode, take: int) -> str:
+def _claimed_name(store: Store, stem: str, suffix: str, mode: Mode, first: int) -> str:
     """Return the name that this process has among those of its run: x.json, x.2.json, ..."""
-    kind = "process-replay" if mode.reads == "always" else "process"
-    counted = (runs.run_label(), kind, store.locate(stem))
-    before = _reached.get(counted, _Reached(0, 1))
-    take = max(take, before.take + 1)
-    while not runs.claim(kind, store.locate(take_name(stem, take, ""))):
-        take += 1
-    served = take
-    if mode.reads == "always":
-        first = max(before.take, 1)
-        while served > first and find_latest(store, take_name(stem, served, "")) is None:
-            served -= 1  # more processes than there were: they share the last one's cassette
-        served = served if served > before.take else before.served
-    _reached[counted] = _Reached(take, served)
-    return take_name(stem, served, suffix)
+    if mode.reads != "always":
+        return take_name(stem, takes.claim_next("process", store, stem, first), suffix)
+    take = takes.claim_next("process-replay", store, stem, first)
+    return take_name(stem, _served(store, stem, take), suffix)
+
+
+_served_before: dict[tuple[str, str], tuple[int, int]] = {}
+"""By run and stem: the last take that this process had, and the one that served it. Some plugins
+set a fixture up anew for each test, and to look from the first on would take the square of their
+number."""
+
+
+def _served(store: Store, stem: str, take: int) -> int:
+    """Return the take whose cassette serves one: where there were fewer processes, or set-ups with
+    calls, the rest share the last one's."""
+    counted = (runs.run_label(), store.locate(stem))
+    known, served = _served_before.get(counted, (1, 1))
+    there = take
+    while there > known and find_latest(store, take_name(stem, there, "")) is None:
+        there -= 1
+    served = there if there > known else served
+    _served_before[counted] = take, served
+    return served
 
 
 def _existing(store: Store, name: str, mode: Mode) -> str | None:

@@ -22,8 +22,8 @@ from timetracer.stores import Store, split_suffix, write_alone
 _RECORD = "take"
 _REPLAY = "replay"
 
-_reached: dict[tuple[str, str], int] = {}
-"""The last take that this process claimed, by run and stem: the next claim begins behind it."""
+_reached: dict[tuple[str, str, str], int] = {}
+"""The last take that this process claimed, by run, kind and stem: the next begins behind it."""
 
 _served: dict[tuple[str, str, str], int] = {}
 """How many takes this process has tried to serve, by run, stem and first take."""
@@ -31,12 +31,24 @@ _served: dict[tuple[str, str, str], int] = {}
 
 def claim_take(store: Store, stem: str, suffix: str) -> str:
     """Return the name of this run's next take, claimed for the caller."""
-    counted = (runs.run_label(), store.locate(stem))
-    take = _reached.get(counted, 0) + 1
-    while not runs.claim(_RECORD, _claimed(store, stem, take)):
+    return take_name(stem, claim_next(_RECORD, store, stem), suffix)
+
+
+def claim_next(kind: str, store: Store, stem: str, first: int = 1) -> int:
+    """Return the number of this run's next take, claimed for the caller.
+
+    Args:
+        kind: what it is of; takes of two kinds do not meet.
+        store: where the takes lie.
+        stem: their common name.
+        first: the least number that it may have.
+    """
+    counted = (runs.run_label(), kind, store.locate(stem))
+    take = max(first, _reached.get(counted, 0) + 1)
+    while not runs.claim(kind, _claimed(store, stem, take)):
         take += 1
     _reached[counted] = take
-    return take_name(stem, take, suffix)
+    return take
 
 
 def write_take(store: Store, name: str, chunks: Any) -> None:

@@ -61,16 +61,16 @@ def install(suite: Suite) -> Installed:
     python = str(place / "environment" / "bin" / "python")
     _run("-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--force-reinstall",
          _wheel())  # fmt: skip
-    _load_once(python, place)
+    load_once(python, place, plain_environment())
     return Installed(place, place / "source", python)
 
 
-def _load_once(python: str, place: Path) -> None:
+def load_once(python: str, place: Path, environment: dict[str, str]) -> None:
     """Load the plugin, so that no run but this one rewrites its modules, as pytest does once."""
     empty = place / "empty"
     empty.mkdir(exist_ok=True)
     command = [python, "-m", "pytest", "-p", "no:cacheprovider", "--timetracer=replay", "empty"]
-    subprocess.run(command, cwd=place, env=plain_environment(), capture_output=True)
+    subprocess.run(command, cwd=place, env=environment, capture_output=True)
 
 
 def plain_environment() -> dict[str, str]:
