@@ -92,6 +92,48 @@ def test_digests_that_tests_have_in_common_in_one_run_only(
         assert (replayed.code, replayed.tests, replayed.outcomes) == (0, 2, {}), replayed.text
 
 
+def test_a_digest_of_the_whole_run_that_several_tests_store(project: Project) -> None:
+    # Whichever test stores it, an answer may show it where it was stored; none may be ordered by it.
+    project.write(
+        "test_digests.py",
+        """
+        import hashlib, os
+        import pytest
+        from pymongo import MongoClient
+
+        database = MongoClient("{uri}")["{database}"]
+        etags = [
+            "5" + hashlib.sha1(b"literal").hexdigest()[1:],
+            os.environ["FIRST"] + hashlib.sha1(os.environ["MODE"].encode()).hexdigest()[1:],
+        ]
+
+        def store(name):
+            stored = [{"_id": number, "etag": etag} for number, etag in enumerate(etags)]
+            database[name].insert_many(stored)
+
+        @pytest.mark.parametrize("name", ["ones", "twos"])
+        def test_shown(name):
+            store(name)
+            assert database[name].find_one({"_id": 1})["etag"] == etags[1]
+
+        @pytest.mark.parametrize("name", ["threes", "fours"])
+        def test_ordered(name):
+            store(name)
+            first = database[name].find_one({}, sort=[("etag", 1)])
+            assert first["etag"] == min(etags)
+        """,
+    )
+    recorded = project.record(MODE="record", FIRST="1")
+    assert (recorded.code, recorded.tests, recorded.outcomes) == (0, 4, {}), recorded.text
+    for order in ("", "reversed"):
+        replayed = project.replay(MODE="replay", FIRST="9", ORDER=order)
+        assert replayed.tests == 4, replayed.text
+        assert sorted(replayed.outcomes) == [
+            f"test_digests.py::test_ordered[{name}]" for name in ("fours", "threes")
+        ], replayed.text
+        assert "AssertionError" not in replayed.text and "rests on values" in replayed.text
+
+
 def test_what_motor_is_left_with_belongs_to_the_test_that_asked_for_it(project: Project) -> None:
     # Motor is imported after the plugin is at work. Its one thread is busy until the next test has
     # begun, and only then gets to a call that nobody waits for.

@@ -488,11 +488,18 @@ class Fit:
 
     def _identity(self, recorded: Token, live: Token, place: Place) -> bool:
         known = self._known(recorded)
-        if known is not None:
-            by_look = live.key in self.looks or live.key in self._bindings.run.looks
-            if known == live.key and place.writes and by_look:
-                self._note_look(live)
-            return known == live.key
+        if known is None:
+            if not self._is_born(recorded, live, place):
+                return False
+        elif known != live.key:
+            return False
+        by_look = live.key in self.looks or live.key in self._bindings.run.looks
+        if by_look and place.writes:
+            self._note_look(live)
+        return True
+
+    def _is_born(self, recorded: Token, live: Token, place: Place) -> bool:
+        """Bind a recorded value that has no live one yet, if nothing stands against it."""
         stands_for = self.born.recorded(live)
         free = not stands_for and self._bindings.is_free(live, is_made=made_token(live))
         stands_for = stands_for or self._bindings.recorded(live)
@@ -525,7 +532,7 @@ class Fit:
         looks = looks_made(recorded) and looks_made(live)
         if not (place.writes and looks) or self._evidence.tells_its_maker(recorded):
             return False
-        self._note_look(live)
+        self.looks.add(live.key)
         return True
 
     def _note_look(self, live: Token) -> None:
