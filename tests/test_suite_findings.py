@@ -93,7 +93,7 @@ def test_digests_that_tests_have_in_common_in_one_run_only(
 
 
 def test_a_digest_of_the_whole_run_that_several_tests_store(project: Project) -> None:
-    # Whichever test stores it, an answer may show it where it was stored; none may be ordered by it.
+    # Whichever test stores it: an answer may show it where it is stored, none may be ordered by it.
     project.write(
         "test_digests.py",
         """
