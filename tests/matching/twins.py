@@ -450,7 +450,7 @@ def field_more(spot: Spot) -> Node:
 
 def field_dropped(spot: Spot) -> Node:
     whole = type(spot.node) is dict and MARK not in spot.node and "n" in spot.node
-    names = [name for name in spot.node if name not in ("_id", "n")] if whole else []
+    names = [name for name in spot.node if name not in ("_id", "n", NOISE)] if whole else []
     gone = spot.rng.choice(names) if names else None
     return {k: v for k, v in spot.node.items() if k != gone} if names else None
 
