@@ -580,10 +580,18 @@ def _arguments(given: TraceConfig | Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def variables(environ: Mapping[str, str] = os.environ) -> tuple[tuple[str, str], ...]:
+    """Return name and value of the environment's variables that are meant as settings."""
+    ours = [name for name in environ if name.startswith(PREFIX)]
+    return tuple(
+        [(name, environ[name].strip()) for name in ours if name not in INTERNAL_ENVIRONMENT]
+    )
+
+
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    ours = {name: environ[name].strip() for name in environ if name.startswith(PREFIX)}
+    ours = dict(variables(environ))
     for name in ours:
-        if name not in _VARIABLES and name not in INTERNAL_ENVIRONMENT:
+        if name not in _VARIABLES:
             raise _unknown(name, list(_VARIABLES), "environment")
     return {
         setting.name: _checked(setting, setting.kind.read(ours[name]), "environment", name)

@@ -100,7 +100,7 @@ def _module_of(row: Generator) -> Any:
     if _package(row.module) not in sys.modules:
         return None
     try:
-        module = import_module(row.module)
+        module = sys.modules.get(row.module) or import_module(row.module)
         if _usable.get(row) is not module:  # to copy a state takes as long as all the rest
             row.state(module)
             _usable[row] = module
@@ -240,8 +240,12 @@ class Scope:
             _entered.append(self)
             _install()
 
-    def leave(self) -> None:
-        """Leave the generators as they were; no harm where it was not entered in this process."""
+    def leave(self, *, for_good: bool = False) -> None:
+        """Leave the generators as they were; no harm where it was not entered in this process.
+
+        Args:
+            for_good: whether it is not entered again, so that its own states need not be kept.
+        """
         with _lock:
             if self not in _entered:
                 return
@@ -249,7 +253,7 @@ class Scope:
             if inner:  # which was entered in this one's states, and is not left yet
                 self._own, inner[0]._outer = inner[0]._outer, self._outer
             else:
-                self._own = _states()
+                self._own = {} if for_good else _states()
                 _restore(self._outer)
             _entered.remove(self)
             _install()

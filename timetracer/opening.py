@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import random
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -223,7 +224,8 @@ def open_suite(
     )
     session.node = node
     if session.cassette is None and config.entropy != "off":
-        session.seed = _seed_before(session.where, f"{stem}.child")
+        name = os.path.basename(session.where)
+        session.seed = _seed_before(store, split_suffix(name)[0], f"{stem}.child")
     if directory is not None:
         session.shelf = Shelf.of(directory, suffix)
     if mode.reads != "never":
@@ -243,12 +245,11 @@ def open_suite(
     return session
 
 
-def _seed_before(where: str, child: str) -> Seed | None:
+def _seed_before(store: Store, stem: str, child: str) -> Seed | None:
     """Return the seed of an earlier recording, so that what is recorded again draws the same;
     a test without calls of its own has it in the cassette of a process that it started."""
-    store, name = FileStore.for_path(where)
-    for stem, key in ((split_suffix(name)[0], "entropy"), (child, "test_entropy")):
-        found = find_latest(store, stem)
+    for name, key in ((stem, "entropy"), (child, "test_entropy")):
+        found = find_latest(store, name)
         if found is not None:
             with contextlib.suppress(CassetteError):
                 header = document.header_of(store.read(found), store.locate(found))

@@ -60,7 +60,7 @@ def set_default(config: TraceConfig | None, *, serves_requests: bool = False) ->
         WIDE.default = config
     WIDE.serves_requests = WIDE.serves_requests or serves_requests
     if WIDE.serves_requests and WIDE.own is not None and not WIDE.of_a_test:
-        _leave_scopes(WIDE.own)
+        _leave_scopes(WIDE.own, for_good=True)
     if WIDE.session is None:
         WIDE.session = UNDECIDED
 
@@ -185,7 +185,7 @@ def finish_process(*, interrupted: bool = False) -> None:
         try:
             session, WIDE.own = WIDE.own, None
             if session is not None:
-                _leave_scopes(session)
+                _leave_scopes(session, for_good=True)
                 session.finish(failed=interrupted or stopped)
                 if WIDE.session is session:
                     WIDE.session = PASS
@@ -327,9 +327,9 @@ def _enter_scopes(session: Session) -> None:
         session.entropy.enter()
 
 
-def _leave_scopes(session: Session) -> None:
+def _leave_scopes(session: Session, *, for_good: bool) -> None:
     if session.entropy is not None:
-        session.entropy.leave()
+        session.entropy.leave(for_good=for_good)
     if session.moment is not None:
         session.moment.leave()
 
@@ -360,12 +360,18 @@ def enter_block(session: Session) -> Any:
     return None
 
 
-def leave_block(session: Session, token: Any) -> None:
-    """Undo `enter_block`."""
+def leave_block(session: Session, token: Any, *, for_good: bool = False) -> None:
+    """Undo `enter_block`.
+
+    Args:
+        session: the session.
+        token: what `enter_block` returned.
+        for_good: whether the session is not entered again.
+    """
     if token is not None:
         CURRENT.reset(token)
         return
-    _leave_scopes(session)
+    _leave_scopes(session, for_good=for_good)
     if session.inherited:
         finish_process()
     with _deciding:

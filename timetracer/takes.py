@@ -43,9 +43,10 @@ def claim_next(kind: str, store: Store, stem: str, first: int = 1) -> int:
         stem: their common name.
         first: the least number that it may have.
     """
-    counted = (runs.run_label(), kind, store.locate(stem))
+    place = store.locate(split_suffix(stem)[0])
+    counted = (runs.run_label(), kind, place)
     take = max(first, _reached.get(counted, 0) + 1)
-    while not runs.claim(kind, _claimed(store, stem, take)):
+    while not runs.claim(kind, take_name(place, take, "")):
         take += 1
     _reached[counted] = take
     return take

@@ -8,6 +8,7 @@ process finds, it writes as a line to a file of the suite's, a row of `NEWS` for
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -52,8 +53,7 @@ class Children:
         self._before = {name: os.environ.get(name) for name in (PATHS, CHILD_VARIABLE)}
         given = self._before[PATHS]
         os.environ[PATHS] = os.pathsep.join([STARTUP, *([given] if given else [])])
-        number, self._file = tempfile.mkstemp(prefix="timetracer-news-")
-        os.close(number)
+        self._number, self._file = tempfile.mkstemp(prefix="timetracer-news-")
         number, self._relatives = tempfile.mkstemp(prefix="timetracer-made-")
         os.close(number)
         evidence.join_relatives(self._relatives)
@@ -95,7 +95,7 @@ class Children:
             kind: a key of `NEWS`: messages of misses, drift, paths as `Session.saved` is told
                 them, or why a process is out of reach.
         """
-        if os.path.getsize(self._file) > self._read:  # each phase of each test asks
+        if os.lseek(self._number, 0, os.SEEK_END) > self._read:  # each phase of each test asks
             self._read_on()
         news, self._news[kind] = self._news[kind], []
         return news
@@ -128,10 +128,12 @@ class Children:
             else:
                 os.environ[name] = value
         evidence.leave_relatives()
+        os.close(self._number)
         for file in (self._file, self._relatives):
             Path(file).unlink(missing_ok=True)
 
 
+@functools.lru_cache(32)  # each test names them, and most have the same
 def _settings(config: TraceConfig) -> dict[str, Any]:
     """Return what a process is to have of a test's settings, as JSON."""
     names = [name for name, one in SETTINGS.items() if not one.argument_only and name not in _OWN]

@@ -300,7 +300,7 @@ class CassetteFixture:
         self._kind = KINDS[name]
         self._item = item
         given = item.config.known_args_namespace.timetracer_cassette_dir
-        forced = below(item.config, os.path.abspath(given), item.path) if given else None
+        forced = below(item.config.rootpath, os.path.abspath(given), item.path) if given else None
         self._directory = forced or os.path.join(item.path.parent, directory)
         self._unnamed = 0
         self._blocks: list[CassetteBlock] = []

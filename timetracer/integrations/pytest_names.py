@@ -60,8 +60,7 @@ def told_unused(where: str, unused: list[str], events: int) -> str:
     return "\n  ".join([head, *unused])
 
 
-def below(config: pytest.Config, directory: str, file: Path) -> str:
+def below(root: Path, directory: str, file: Path) -> str:
     """Return where the cassettes of a test file lie in the one directory of all cassettes."""
-    root = config.rootpath
     inside = file.parent.relative_to(root) if file.is_relative_to(root) else Path()
     return os.path.join(directory, *inside.parts)

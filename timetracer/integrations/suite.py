@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 
 from timetracer import runs, surroundings
-from timetracer.config import SETTINGS, TraceConfig, configured, force, resolve
+from timetracer.config import SETTINGS, TraceConfig, configured, force, resolve, variables
 from timetracer.errors import ConfigError, MissError, TimetracerError
 from timetracer.integrations.children import MISS, Children, enable_drivers
 from timetracer.integrations.freshness import (
@@ -160,11 +160,15 @@ class Scope:
         if self.session.recording is not None:
             self.session.recording.mark(shareable=shareable)
 
-    def leave(self) -> None:
-        """Go back to the one below."""
+    def leave(self, *, for_good: bool = False) -> None:
+        """Go back to the one below.
+
+        Args:
+            for_good: whether it is not entered again.
+        """
         self._depth -= 1
         if self._depth == 0:
-            leave_block(self.session, None)
+            leave_block(self.session, None, for_good=for_good)
             force(**self._forced_before)
             self._stack.remove(self)
             if self._stack:
@@ -181,7 +185,7 @@ class Scope:
             self.session.recording.settle(_SETTLE_SECONDS)
         if self._depth > 0:
             self._depth = 1
-            self.leave()
+            self.leave(for_good=True)
         self.finished = True
         self.session.seconds = time.monotonic() - self.began
         self.session.finish(failed=failed)
@@ -229,6 +233,7 @@ class Suite:
         if self.directory and config.known_args_namespace.timetracer_cassette_dir:
             self._forced["cassette_dir"] = self.directory
         self._start = Path.cwd()
+        self._resolved_before: dict[Any, TraceConfig] = {}
         self._stack: list[Scope] = []
         runs.run_id()
         if mode != "off":
@@ -292,14 +297,9 @@ class Suite:
         if layers and settings.get("mode") == "once":
             settings["mode"] = "replay"  # there are cassettes
         settings["mode"], missing = self._renewing(where, settings["mode"], renewed=renewed)
-        before = force(**{**self._forced, "mode": settings["mode"]})
-        try:
-            config = resolve(TraceConfig(**settings), start=self._start)
-        finally:
-            force(**before)
         session = open_suite(
             where,
-            config,
+            self._resolved(settings),
             node=node,
             remedy=remedy_of(node),
             layers=layers,
@@ -316,6 +316,25 @@ class Suite:
         )
         self._opened.append(scope)
         return scope
+
+    def _resolved(self, settings: dict[str, Any]) -> TraceConfig:
+        """Decide every setting; once for all tests that ask for the same in the same environment,
+        since it takes longer than many a test."""
+        asked = (variables(), *[(name, type(one), one) for name, one in settings.items()])
+        try:
+            known = self._resolved_before.get(asked)
+        except TypeError:  # a list, of which no key is made
+            return self._resolve(settings)
+        if known is None:
+            known = self._resolved_before[asked] = self._resolve(settings)
+        return known
+
+    def _resolve(self, settings: dict[str, Any]) -> TraceConfig:
+        before = force(**{**self._forced, "mode": settings["mode"]})
+        try:
+            return resolve(TraceConfig(**settings), start=self._start)
+        finally:
+            force(**before)
 
     # ------------------------------------------------------------------------- stale cassettes
 
@@ -450,9 +469,7 @@ class Suite:
 
     def directory_of(self, file: Path) -> str:
         """Return the directory of the cassettes of a test file."""
-        if self.directory is None:
-            return str(file.parent / "cassettes")
-        return below(self.config, self.directory, file)
+        return _directory_of(self.directory, self.config.rootpath, file)
 
     # ------------------------------------------------------------------------- wider fixtures
 
@@ -587,6 +604,11 @@ class Suite:
 
     def _shown_directory(self) -> str:
         return self.directory or "cassettes/ beside each test file"
+
+
+@functools.lru_cache(64)  # most tests are of the same file as the one before
+def _directory_of(directory: str | None, root: Path, file: Path) -> str:
+    return str(file.parent / "cassettes") if directory is None else below(root, directory, file)
 
 
 def remedy_of(node: str) -> str:

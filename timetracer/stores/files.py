@@ -99,7 +99,7 @@ class FileStore:
         head, name = os.path.split(os.path.abspath(target))
         if not name or text.endswith(("/", os.sep)) or os.path.isdir(target):
             raise _directory_error(text)
-        return cls(Path(head), lasting), name
+        return _store(head, lasting), name
 
     def locate(self, name: str) -> str:
         """The file's path: from the working directory where it lies below, else absolute."""
@@ -375,6 +375,11 @@ def _checked(text: str) -> str:
         f"{text!r} cannot name a cassette: it is empty, or holds characters that no file name has.",
         path=text,
     )
+
+
+@functools.lru_cache(64)  # a suite has many cassettes in each of its directories
+def _store(directory: str, lasting: bool) -> FileStore:
+    return FileStore(Path(directory), lasting)
 
 
 @functools.lru_cache(64)
