@@ -34,6 +34,7 @@ FLOORS = {
     "frozen_time": 2,
     "redaction": 2,
     "naming": 2,
+    "claims": 2,
     "runs": 2,
     "aside": 2,
     "stores": 2,

@@ -32,7 +32,7 @@ def own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIMETRACER_RUN_ID", "the secret of this run")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    runs._directory.cache_clear()
+    runs._claims.cache_clear()
 
 
 def python(program: str, *arguments: str, without_id: bool = False) -> str:
@@ -213,9 +213,32 @@ def test_claims_are_private(tmp_path: Path) -> None:
 
     directory = tmp_path / "timetracer-f2592d8474a00cd8"
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-    assert all(
-        "secret" not in path.name and path.read_bytes() == b"" for path in directory.iterdir()
-    )
+    (log,) = directory.iterdir()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert "secret" not in log.name and b"secret" not in log.read_bytes()
+
+
+@pytest.mark.parametrize("cut", [2, 20])
+def test_a_line_that_a_full_disk_cut_off_claims_nothing(tmp_path: Path, cut: int) -> None:
+    assert runs.claim("take", "a") is True
+    log = tmp_path / "timetracer-f2592d8474a00cd8" / "claims"
+    line = log.read_bytes()
+    log.write_bytes(line[:-cut])
+    runs._claims.cache_clear()  # as another process, which knows no more than the log
+
+    assert runs.is_claimed("take", "a") is False
+    assert runs.claim("take", "b") is True
+    assert runs.claim("take", "a") is True
+    assert runs.claim("take", "a") is False
+
+
+def test_what_a_process_claimed_stays_its_own_in_a_log_that_is_new(tmp_path: Path) -> None:
+    assert runs.claim("take", "a") is True
+    log = tmp_path / "timetracer-f2592d8474a00cd8" / "claims"
+    log.unlink()
+    assert python("from timetracer.runs import *; print(claim('take', 'b'))") == "True\n"
+
+    assert [runs.claim("take", name) for name in "abc"] == [False, False, True]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no permission bits on this system")

@@ -8,15 +8,16 @@ secret: cassettes hold only `run_label()`, and redaction derives its key from `r
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import os
 import secrets
 import shutil
-import stat
 import tempfile
 from pathlib import Path
 
+from timetracer.claims import Claims
 from timetracer.errors import SessionError
 
 RUN_ID_VARIABLE = "TIMETRACER_RUN_ID"
@@ -61,29 +62,22 @@ def claim(kind: str, name: str) -> bool:
     Raises:
         SessionError: the directory for claims cannot be used.
     """
-    for _ in range(3):
-        path = _directory(run_label(), tempfile.gettempdir()) / _claim_name(kind, name)
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            return True
-        except FileExistsError:
-            return False
-        except FileNotFoundError:  # something cleaned the temporary directory
-            _directory.cache_clear()
-        except OSError as error:
-            raise _unusable(path.parent, str(error)) from error
-    raise _unusable(path.parent, "it vanishes while it is used")
+    claims = _claims(run_label(), tempfile.gettempdir())
+    try:
+        return claims.claim(_claim_name(kind, name))
+    except OSError as error:
+        raise _unusable(claims.directory, str(error)) from error
 
 
 def is_claimed(kind: str, name: str) -> bool:
     """Tell whether some thread or process of this run has claimed a name and not given it back."""
-    return (_claims_path(run_label(), tempfile.gettempdir()) / _claim_name(kind, name)).exists()
+    return _claims(run_label(), tempfile.gettempdir()).is_claimed(_claim_name(kind, name))
 
 
 def release(kind: str, name: str) -> None:
     """Give a claimed name back, so that the next claim has it; an unclaimed one is no error."""
-    path = _directory(run_label(), tempfile.gettempdir()) / _claim_name(kind, name)
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        _claims(run_label(), tempfile.gettempdir()).release(_claim_name(kind, name))
 
 
 def _publish() -> str:
@@ -101,30 +95,9 @@ def _claim_name(kind: str, name: str) -> str:
     return hashlib.blake2b(told, digest_size=16).hexdigest()
 
 
-def _claims_path(label: str, temporary: str) -> Path:
-    return Path(temporary) / f"timetracer-{label}"
-
-
-@functools.cache
-def _directory(label: str, temporary: str) -> Path:
-    """The directory of this run's claims, made where it is not there, of this user alone."""
-    path = _claims_path(label, temporary)
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise _unusable(path, str(error)) from error
-    if not _is_private(path.lstat()):
-        raise _unusable(path, "it is not a directory of this user alone")
-    return path
-
-
-def _is_private(status: os.stat_result) -> bool:
-    if os.name == "nt":  # no owner or mode to look at; the directory is the user's own there
-        return stat.S_ISDIR(status.st_mode)
-    mine = status.st_uid == os.geteuid() and not status.st_mode & 0o077
-    return mine and stat.S_ISDIR(status.st_mode)
+@functools.lru_cache(8)
+def _claims(label: str, temporary: str) -> Claims:
+    return Claims(Path(temporary) / f"timetracer-{label}")
 
 
 def _unusable(path: Path, why: str) -> SessionError:
@@ -137,7 +110,8 @@ def _unusable(path: Path, why: str) -> SessionError:
 def _remove_claims() -> None:
     # A forked child ends while the others go on; a run that shared nothing has nothing to remove.
     if os.getpid() == _maker and _maker in _publishers:
-        shutil.rmtree(_claims_path(_label(_new_id), tempfile.gettempdir()), ignore_errors=True)
+        directory = _claims(_label(_new_id), tempfile.gettempdir()).directory
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 # Registered here and not by the first claim: exit handlers run last in, first out, and a session

@@ -147,7 +147,8 @@ class Proof:
         if run.mode == "record":
             shutil.rmtree(self.cassettes, ignore_errors=True)
         replays = run.mode == "replay"
-        with contextlib.nullcontext() if replays else running_server(self.port) as server:
+        live = running_server(self.port, text_indexes=self.suite.text_indexes)
+        with contextlib.nullcontext() if replays else live as server:
             assert server is None or server.ours, "unset MONGODB_URI: suites look on localhost"
             result = self._alone(run) if run.every else self._whole(run)
         self.results[run.name] = result

@@ -19,6 +19,7 @@ class Suite:
         tests: the files or directories of its tests, relative to the unpacked distribution.
         options: options of pytest that its tests need.
         environment: variables that its tests need.
+        text_indexes: whether its tests make text indexes, though few search in one.
     """
 
     name: str
@@ -29,9 +30,33 @@ class Suite:
     tests: tuple[str, ...] = ("tests",)
     options: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    text_indexes: bool = False
 
 
 SUITES = (
+    Suite(
+        "beanie",
+        "an ODM, asyncio",
+        "beanie==2.1.0",
+        (
+            *("pytest-asyncio>=1.3", "pytest-cov", "time-machine", "dnspython"),
+            *("asgi-lifespan", "httpx", "fastapi<0.130"),
+            *("pydantic-settings", "pydantic-extra-types", "pydantic[email]"),
+        ),
+        environment={"PYTHONHASHSEED": "0"},  # it stores a set
+        text_indexes=True,
+    ),
+    Suite(
+        "odmantic",
+        "an ODM, on PyMongo and Motor",
+        "odmantic==1.0.2",
+        (
+            *("pytest<9", "pytest-asyncio==0.21.2", "pytest-benchmark", "inline-snapshot~=0.6.0"),
+            *("pydantic<2.11", "fastapi<0.110", "async-asgi-testclient", "asyncmock", "pytz"),
+            *("requests", "httpx~=0.24.1", "uvicorn"),
+        ),
+        options=("-W", "default", "-o", "asyncio_mode=auto"),
+    ),
     Suite(
         "umongo",
         "an ODM",

@@ -102,11 +102,13 @@ class Server:
             self._keeper.wait()
 
 
-def start_server(port: int = 0) -> Server:
+def start_server(port: int = 0, *, text_indexes: bool = False) -> Server:
     """Find a server, or start one that the caller stops.
 
     Args:
         port: where a server that is started listens; 0 for any port.
+        text_indexes: whether SecantusDB, which has none, makes a plain index where one is asked
+            for; what searches in it fails all the same.
 
     Returns:
         The server, which accepts writes.
@@ -116,7 +118,7 @@ def start_server(port: int = 0) -> Server:
         RuntimeError: there is one, but it does not answer.
     """
     keeper = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.server", str(port)],
+        [sys.executable, "-m", "tests.support.server", str(port), str(int(text_indexes))],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -136,10 +138,10 @@ def start_server(port: int = 0) -> Server:
 
 
 @contextlib.contextmanager
-def running_server(port: int = 0) -> Iterator[Server]:
+def running_server(port: int = 0, *, text_indexes: bool = False) -> Iterator[Server]:
     """Give a server for the length of a `with` block; see `start_server` for arguments and what
     it raises."""
-    server = start_server(port)
+    server = start_server(port, text_indexes=text_indexes)
     try:
         yield server
     finally:
@@ -240,11 +242,32 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _keep(port: int = 0) -> None:
+def _take_text_indexes() -> None:
+    from secantus.storage import Storage
+
+    create = Storage.create_index
+
+    def create_index(
+        self: Any, db: str, coll: str, name: str, key_spec: Any, options: Any = None
+    ) -> Any:
+        if "text" in key_spec.values():
+            key_spec = {key: 1 if kind == "text" else kind for key, kind in key_spec.items()}
+            options = {key: one for key, one in (options or {}).items() if key not in _OF_TEXT}
+        return create(self, db, coll, name, key_spec, options)
+
+    Storage.create_index = create_index
+
+
+_OF_TEXT = ("weights", "default_language", "language_override", "textIndexVersion")
+
+
+def _keep(port: int = 0, text_indexes: int = 0) -> None:
     found = next(((kind, start) for kind, there, start in KINDS if there()), None)
     if found is None:
         return _say(json.dumps({"missing": _missing()}))
     kind, start = found
+    if text_indexes and kind == "SecantusDB":
+        _take_text_indexes()
     try:
         with start(port) as uri, _client(uri) as client:
             _wait_for_primary(client)
