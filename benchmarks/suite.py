@@ -1,12 +1,12 @@
 """A suite that repeats itself: its files and its time, live, recorded and replayed.
 
-    python -m benchmarks.suite [--quick] [--rounds N] [--only find|clean]
+    python -m benchmarks.suite [--quick] [--rounds N] [--only find|clean|idle]
 
-Two suites are generated: one whose tests each read many documents, one whose fixture deletes what
-is in many collections before and after each test. Each run is a pytest process of its own, as it
-would be in use, and has a server of its own, since one that has stored much is slower. A round runs
-live, recording and replaying in turn, once as it is and once with nothing shared between cassettes,
-and each ratio is the median of the rounds' ratios to live.
+Three suites are generated: one whose tests each read many documents, one whose fixture deletes what
+is in many collections before and after each test, and one whose tests make no calls. Each run is a
+pytest process of its own, as it would be in use, and has a server of its own, since one that has
+stored much is slower. A round runs live, recording and replaying in turn, once as it is and once
+with nothing shared between cassettes, and each ratio is the median of the rounds' ratios to live.
 """
 
 from __future__ import annotations
@@ -90,6 +90,15 @@ CLEAN = """
 """
 
 
+IDLE = """
+    import pytest
+
+    @pytest.mark.parametrize("number", range({tests}))
+    def test_sum(number):
+        assert sum(range(number)) == number * (number - 1) // 2
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """A suite that is generated.
@@ -112,6 +121,7 @@ class Generated:
 SUITES = (
     Generated("find", FIND, 50, 10_000, "{tests} tests that each find {size} documents"),
     Generated("clean", CLEAN, 600, 100, "{tests} tests with {size} deletes before and after each"),
+    Generated("idle", IDLE, 3_000, 0, "{tests} tests without calls"),
 )
 _QUICK = 10
 _PASSED = re.compile(r"(\d+) passed")

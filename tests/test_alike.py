@@ -24,7 +24,7 @@ from tests.support.calls import Driver
 from timetracer import MissError, TraceConfig, register_matcher, use_cassette
 from timetracer.bindings import RUN
 from timetracer.errors import ConfigError
-from timetracer.evidence import Clock, same_moment
+from timetracer.evidence import Clock, same_day, same_moment
 from timetracer.session import Session
 from timetracer.volatile import Token, replace, tokens
 
@@ -810,3 +810,38 @@ def test_a_whole_hour_was_read_if_the_clock_was_there(
     then, now = Clock(at, 0, HOUR - 60, 0), Clock(at + later, 0, HOUR, 0)
     assert same_moment(time_of(recorded), time_of(recorded + later), then, now) is fits
     assert same_moment(time_of(recorded + later), time_of(recorded), now, then) is fits
+
+
+DAY = 1_796_083_200.0
+"""A midnight of UTC, in seconds since 1970."""
+
+
+@pytest.mark.parametrize(
+    ("recorded", "live", "ahead", "fits"),
+    [
+        (0, 0, 0, True),
+        (24, 24, 0, True),
+        (-24, -24, 0, True),
+        (0, 24, 0, False),
+        (24, 0, 0, False),
+        (48, 48, 0, False),  # as a literal of a date may be
+        (1, 1, 0, False),
+        (0, 0, 5, True),
+        (-5, -5, 5, True),  # local midnight, told in UTC
+        (-5, 0, 5, False),
+        (-4, -4, 5, False),
+    ],
+)
+def test_a_midnight_is_of_the_day_on_which_a_process_runs(
+    recorded: int, live: int, ahead: int, fits: bool
+) -> None:
+    def time_of(seconds: float) -> Token:
+        text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+        return next(iter(tokens(f'["{text[:-6]}Z"]')))
+
+    later = 3 * 86_400
+    then = Clock(DAY + 36_000, 0, DAY, ahead * 3600)
+    now = Clock(DAY + later + 9_000, 0, DAY + later, ahead * 3600)
+    one, other = time_of(DAY + recorded * 3600), time_of(DAY + later + live * 3600)
+    assert same_day(one, other, then, now) is fits
+    assert same_day(other, one, now, then) is fits

@@ -420,7 +420,7 @@ REMEDIES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     "a time": (
         {"filter": {"at": "2026-01-22T14:00:00.000Z"}},
         {"filter": {"at": "2026-01-23T08:12:41.310Z"}},
-        ["ignore"],
+        ["ignore", "freeze_time"],
     ),
     "a time and a student": (
         {"filter": {"at": "2026-01-22T14:00:00.000Z", "_id": 1}},

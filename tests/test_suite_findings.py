@@ -134,6 +134,48 @@ def test_a_digest_of_the_whole_run_that_several_tests_store(project: Project) ->
         assert "AssertionError" not in replayed.text and "rests on values" in replayed.text
 
 
+def test_a_date_that_a_test_stores_is_todays(project: Project) -> None:
+    # BSON has no date without a time: mappers store its midnight. Asked for as a condition, it may
+    # be a literal as well, and with it another day's documents.
+    project.write(
+        "test_dates.py",
+        """
+        from datetime import datetime, timedelta, timezone
+        import pytest
+        from pymongo import MongoClient
+
+        database = MongoClient("{uri}")["{database}"]
+        utc = datetime.now(timezone.utc)
+
+        @pytest.mark.parametrize("today", [datetime(utc.year, utc.month, utc.day)], ids=[""])
+        def test_asked(today):
+            assert database.asked.count_documents({"due": today}) == 0
+
+        @pytest.mark.parametrize("days", [-1, 0, 1])
+        @pytest.mark.parametrize("today", [datetime(utc.year, utc.month, utc.day)], ids=[""])
+        def test_stored(today, days):
+            due = today + timedelta(days=days)
+            database.due.delete_many({})
+            database.due.insert_one({"_id": 1, "due": due})
+            assert database.due.find_one({"_id": 1})["due"] == due
+            assert database.due.find_one({"due": due})["_id"] == 1
+            assert database.due.find_one({"due": {"$lt": due}}) is None
+
+        @pytest.mark.parametrize("today", [datetime(utc.year, utc.month, utc.day)], ids=[""])
+        def test_far(today):
+            database.far.insert_one({"_id": 1, "due": today + timedelta(days=9)})
+        """,
+    )
+    recorded = project.record()
+    assert (recorded.code, recorded.tests, recorded.outcomes) == (0, 5, {}), recorded.text
+    replayed = project.replay(DAYS="2")
+    assert replayed.tests == 5, replayed.text
+    assert {node.partition("[")[0] for node in replayed.outcomes} == {
+        "test_dates.py::test_asked", "test_dates.py::test_far"
+    }, replayed.text
+    assert "comes of the clock, to replay at the recorded time: freeze_time=True" in replayed.text
+
+
 def test_what_motor_is_left_with_belongs_to_the_test_that_asked_for_it(project: Project) -> None:
     # Motor is imported after the plugin is at work. Its one thread is busy until the next test has
     # begun, and only then gets to a call that nobody waits for.

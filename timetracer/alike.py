@@ -566,7 +566,10 @@ class Fit:
         )
         if not place.writes and (all(known) if place.bounds else any(known)):
             return False
-        if not (self._evidence.both_made(recorded, live) or self._is_learned()):
+        made = self._evidence.both_made(recorded, live) or (
+            place.writes and self._evidence.same_day(recorded, live)
+        )
+        if not (made or self._is_learned()):
             return False
         self.born.add(recorded, live)
         return True

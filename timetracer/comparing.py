@@ -327,9 +327,8 @@ class _Answers(Fit):
         """Tell whether both times may have been read from a clock: that is when answers tell of
         another time, since what was there before the run has a time of its own."""
         known = self._bindings.was_bound(recorded, live)
-        if known or self._evidence.both_made(recorded, live) or (
-            read_from_clock(recorded) and read_from_clock(live)
-        ):
+        made = self._evidence.both_made(recorded, live) or self._evidence.same_day(recorded, live)
+        if known or made or (read_from_clock(recorded) and read_from_clock(live)):
             if self._bears:
                 self.born.add(recorded, live)
             return True

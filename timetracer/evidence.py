@@ -356,6 +356,11 @@ class Evidence:
             return False
         return same_moment(told, tells, self.clock, self.clock_now)
 
+    def same_day(self, recorded: Token, live: Token) -> bool:
+        """Tell whether each of two times is the midnight of its process's own day, or of the one
+        before or after. A literal may be one by chance, so where nothing is stored it is none."""
+        return same_day(recorded, live, self.clock, self.clock_now)
+
     def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:
         """Return what two pieces that were made are the beginning, or the end, of.
 
@@ -480,6 +485,29 @@ def same_moment(one: Token, other: Token, clock: Clock, other_clock: Clock) -> b
         and clock.started <= then <= clock.at
         and other_clock.started <= moment <= other_clock.at
     )
+
+
+def same_day(one: Token, other: Token, clock: Clock, other_clock: Clock) -> bool:
+    """Tell whether two processes used the midnight of the same day, as counted from the day on
+    which each of them ran; see `same_moment`."""
+    then, moment = _moment(one.text), _moment(other.text)
+    if then is None or moment is None or not (clock.at and other_clock.at):
+        return False
+    days, others = _days_from_today(then, clock), _days_from_today(moment, other_clock)
+    return any(one == two and one in _NEAR_DAYS for one, two in zip(days, others, strict=True))
+
+
+def _days_from_today(moment: float, clock: Clock) -> tuple[float, ...]:
+    """Return how many days a time lies from the midnight with which the day began: the UTC day; the
+    local one; the local one where the time is its midnight in UTC."""
+    now = clock.seen or clock.at
+    local = now + clock.utc_offset
+    readings = ((moment, now), (moment, local), (moment + clock.utc_offset, local))
+    return tuple([(time - today // _DAY * _DAY) / _DAY for time, today in readings])
+
+
+_DAY = 86_400
+_NEAR_DAYS = (-1, 0, 1)
 
 
 def _was_written(moment: float, clock: Clock) -> bool:

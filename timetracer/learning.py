@@ -23,7 +23,7 @@ from timetracer.bindings import Bindings, Run
 from timetracer.cassette import Cassette, Event
 from timetracer.codec import dumps
 from timetracer.errors import ABSENT, Difference, LearnError, StrPath
-from timetracer.evidence import Evidence, same_moment
+from timetracer.evidence import Evidence, same_day, same_moment
 from timetracer.learned import LearnedPlace, learned_rows, merged, with_learned
 from timetracer.lessons import (
     ANSWERS,
@@ -291,6 +291,11 @@ class RecordedTwice(Evidence):
         if is_object_id(recorded) and self.made_object_id(recorded):
             return self.other.made_object_id(live)
         return recorded.key in self.made and live.key in self.other.made
+
+    def same_day(self, recorded: Token, live: Token) -> bool:
+        """Tell whether each of two times is the midnight of its recording's own day, or near."""
+        assert self.other is not None
+        return same_day(recorded, live, self.clock, self.other.clock)
 
     def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:
         """Return what two pieces that were made are the beginning, or the end, of."""

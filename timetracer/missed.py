@@ -20,7 +20,7 @@ from timetracer.entropy import hash_seed
 from timetracer.errors import ABSENT, CallSite, Difference, MissError, Remedy
 from timetracer.model import Call, Json
 from timetracer.nearest import Nearest
-from timetracer.volatile import ID, looks_made, skeleton, tokens
+from timetracer.volatile import ID, TIME, looks_made, skeleton, tokens
 
 _SHOWN_PLACES = 5
 _SHOWN_LENGTH = 80
@@ -43,6 +43,7 @@ class Circumstances:
         recordable: whether it could be recorded in this run if the mode were another.
         strict_order: whether calls must come in the recorded order.
         entropy: what is drawn as it was when it was recorded: "off", "random" or "all".
+        freezable: whether the program could be shown the recorded time.
     """
 
     call: Call
@@ -56,6 +57,7 @@ class Circumstances:
     recordable: bool = True
     strict_order: bool = False
     entropy: str = "off"
+    freezable: bool = False
 
     @property
     def used_by(self) -> CallSite | None:
@@ -227,6 +229,25 @@ def _unlike(one: str, other: str) -> int:
     return places[-1] - places[0] + 1
 
 
+def _freeze_time(known: Circumstances) -> Remedy | None:
+    """Times that come of the clock and are cut, such as to the day."""
+    paths = [one.path for one in known.differences if _is_time(one)]
+    if not (known.freezable and paths and _are_all(known, _is_time)):
+        return None
+    return Remedy(
+        "freeze_time",
+        f"If {_listed(paths)} comes of the clock, to replay at the recorded time: freeze_time=True",
+        (("freeze_time", True),),
+    )
+
+
+def _is_time(difference: Difference) -> bool:
+    return _is_made_anew(difference) and any(
+        token.kind == TIME
+        for token in tokens(dumps(difference.asked).decode("utf-8", "replace"))
+    )
+
+
 def _ignore(known: Circumstances) -> Remedy | None:
     if not known.differences or not all(map(_may_be_ignored, known.differences)):
         return None
@@ -302,6 +323,7 @@ REMEDIES: tuple[Callable[[Circumstances], Remedy | None], ...] = (
     _strict_order,
     _hash_seed,
     _ignore,
+    _freeze_time,
     _seed,
     _record,
 )

@@ -360,6 +360,7 @@ class Session:
             recordable=not (self._replayed_write and self.recording is not None),
             strict_order=self.config.strict_order,
             entropy=self.config.entropy,
+            freezable=self.kind not in ("request", "skipped") and not self.config.freeze_time,
         )
         return self.keep_miss(explain(known, error, why))
 

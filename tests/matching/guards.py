@@ -565,6 +565,13 @@ GUARDS: tuple[Guard, ...] = (
         ),
     ),
     Guard(
+        "midnights of the day",
+        "timetracer.evidence:same_day",
+        _always(True),
+        "a date that is stored is taken for the day on which the program ran",
+        ("a date behind a bound, stored",),
+    ),
+    Guard(
         "whole hours",
         "timetracer.evidence:same_moment",
         _whole_hours_too,

@@ -392,6 +392,21 @@ def _moved_date(writer: Writer) -> Laid:
 assert MOVED == 3 * 24 * HOUR + HOUR + 12 * 60 + 2
 
 
+def _later_date(writer: Writer) -> Laid:
+    days = (f"2024-0{month}-{writer.rng.randint(10, 20)}T00:00:00" for month in (4, 5, 6))
+    day, bound, later = days
+    calls = [_insert(1, at=_date(day)), _count(at={"$lt": _date(bound)})]
+    return Laid(calls, {0: _insert(1, at=_date(later))})
+
+
+def _next_midnight(writer: Writer) -> Laid:
+    """Today's midnight, which is another one on the day of the replay."""
+    day = writer.rng.choice([-24, 0])
+    today, next_one = (writer.made("time", "midnight", (day + more) * HOUR) for more in (0, 24))
+    calls = [_insert(1, at=today), _one(_id=1), _count(at=today)]
+    return Laid(calls, {0: _insert(1, at=next_one)})
+
+
 def _lasting(writer: Writer) -> Laid:
     start, end = _now(writer), _now(writer, 60)
     took = {MARK: "took", "since": start, "until": end}
@@ -592,6 +607,8 @@ TRAPS = (
     Trap("another literal beside a key that is the same", _literal_and_another_beside_key),
     Trap("a written secret that is stored already, for another", _written_secret_for_another),
     Trap("another literal for the id of a stocked document, shown at once", _stocked_and_updated),
+    Trap("a date behind a bound, stored", _later_date),
+    Trap("the next day's midnight, stored", _next_midnight),
 )
 
 

@@ -136,6 +136,7 @@ FORMS_OF: dict[str, dict[str, Callable[[Any], Any]]] = {
         "epoch": lambda v: v.timestamp(),
         "seconds": lambda v: int(v.timestamp()),
         "ms": lambda v: int(v.timestamp() * 1000),
+        "midnight": lambda v: _naive(v).replace(hour=0, minute=0, second=0, microsecond=0),
     },
     "token": {"text": lambda v: v},
     "number": {"int": lambda v: v},
