@@ -47,6 +47,18 @@ SUITES = (
         text_indexes=True,
     ),
     Suite(
+        "beanie-motor",
+        "an ODM, on Motor",
+        "beanie==1.30.0",
+        (
+            *("pytest<9", "pytest-asyncio<0.24", "pytest-cov", "dnspython"),
+            *("asgi-lifespan", "httpx<0.28", "fastapi<0.116"),
+            *("pydantic-settings", "pydantic-extra-types", "pydantic[email]"),
+        ),
+        environment={"PYTHONHASHSEED": "0"},  # it stores a set
+        text_indexes=True,
+    ),
+    Suite(
         "odmantic",
         "an ODM, on PyMongo and Motor",
         "odmantic==1.0.2",
