@@ -168,12 +168,13 @@ def test_a_date_that_a_test_stores_is_todays(project: Project) -> None:
     )
     recorded = project.record()
     assert (recorded.code, recorded.tests, recorded.outcomes) == (0, 5, {}), recorded.text
-    replayed = project.replay(DAYS="2")
-    assert replayed.tests == 5, replayed.text
-    assert {node.partition("[")[0] for node in replayed.outcomes} == {
-        "test_dates.py::test_asked", "test_dates.py::test_far"
-    }, replayed.text
-    assert "comes of the clock, to replay at the recorded time: freeze_time=True" in replayed.text
+    for days in ("1", "2", "40"):
+        replayed = project.replay(DAYS=days)
+        assert replayed.tests == 5, replayed.text
+        assert {node.partition("[")[0] for node in replayed.outcomes} == {
+            "test_dates.py::test_asked", "test_dates.py::test_far"
+        }, replayed.text
+        assert "the clock, to replay at the recorded time: freeze_time=True" in replayed.text
 
 
 def test_what_motor_is_left_with_belongs_to_the_test_that_asked_for_it(project: Project) -> None:

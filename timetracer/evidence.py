@@ -493,8 +493,9 @@ def same_day(one: Token, other: Token, clock: Clock, other_clock: Clock) -> bool
     then, moment = _moment(one.text), _moment(other.text)
     if then is None or moment is None or not (clock.at and other_clock.at):
         return False
-    days, others = _days_from_today(then, clock), _days_from_today(moment, other_clock)
-    return any(one == two and one in _NEAR_DAYS for one, two in zip(days, others, strict=True))
+    told, told_by_other = _days_from_today(then, clock), _days_from_today(moment, other_clock)
+    readings = zip(told, told_by_other, strict=True)
+    return any(days == others and days in _NEAR_DAYS for days, others in readings)
 
 
 def _days_from_today(moment: float, clock: Clock) -> tuple[float, ...]:
