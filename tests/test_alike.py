@@ -790,6 +790,12 @@ def test_base64_of_sixteen_bytes_is_told_from_its_text(tape: Path) -> None:
         )
 
 
+def time_of(seconds: float) -> Token:
+    """The token of a date in a cassette, so many seconds since 1970."""
+    text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    return next(iter(tokens(f'["{text[:-6]}Z"]')))
+
+
 HOUR = 1_796_025_600.0
 """A whole hour, in seconds since 1970."""
 
@@ -802,10 +808,6 @@ HOUR = 1_796_025_600.0
 def test_a_whole_hour_was_read_if_the_clock_was_there(
     recorded: float, at: float, fits: bool
 ) -> None:
-    def time_of(seconds: float) -> Token:
-        text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
-        return next(iter(tokens(f'["{text[:-6]}Z"]')))
-
     later = 2460
     then, now = Clock(at, 0, HOUR - 60, 0), Clock(at + later, 0, HOUR, 0)
     assert same_moment(time_of(recorded), time_of(recorded + later), then, now) is fits
@@ -835,10 +837,6 @@ DAY = 1_796_083_200.0
 def test_a_midnight_is_of_the_day_on_which_a_process_runs(
     recorded: int, live: int, ahead: int, fits: bool
 ) -> None:
-    def time_of(seconds: float) -> Token:
-        text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
-        return next(iter(tokens(f'["{text[:-6]}Z"]')))
-
     later = 3 * 86_400
     then = Clock(DAY + 36_000, 0, DAY, ahead * 3600)
     now = Clock(DAY + later + 9_000, 0, DAY + later, ahead * 3600)

@@ -60,7 +60,7 @@ class use_cassette:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Write or close the cassette."""
         session, token = self._open.pop()
-        leave_block(session, token)
+        leave_block(session, token, for_good=True)
         session.finish(failed=error is not None)
 
     async def __aenter__(self) -> Session:

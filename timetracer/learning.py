@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from timetracer.bindings import Bindings, Run
 from timetracer.cassette import Cassette, Event
 from timetracer.codec import dumps
 from timetracer.errors import ABSENT, Difference, LearnError, StrPath
-from timetracer.evidence import Evidence, same_day, same_moment
+from timetracer.evidence import Clock, Evidence, same_moment
 from timetracer.learned import LearnedPlace, learned_rows, merged, with_learned
 from timetracer.lessons import (
     ANSWERS,
@@ -283,19 +284,20 @@ class RecordedTwice(Evidence):
         ours = one.evidence()
         return cls(ours.process, ours.made, ours.at, ours.seen, ours.learned, other.evidence())
 
+    @cached_property
+    def clock_now(self) -> Clock:
+        """The other recording process's clock at the call."""
+        assert self.other is not None
+        return self.other.clock
+
     def both_made(self, recorded: Token, live: Token) -> bool:
         """Tell whether each of two values was made by the process that used it."""
         assert self.other is not None
         if recorded.kind == TIME:
-            return same_moment(recorded, live, self.clock, self.other.clock)
+            return same_moment(recorded, live, self.clock, self.clock_now)
         if is_object_id(recorded) and self.made_object_id(recorded):
             return self.other.made_object_id(live)
         return recorded.key in self.made and live.key in self.other.made
-
-    def same_day(self, recorded: Token, live: Token) -> bool:
-        """Tell whether each of two times is the midnight of its recording's own day, or near."""
-        assert self.other is not None
-        return same_day(recorded, live, self.clock, self.other.clock)
 
     def wholes(self, recorded: Token, live: Token) -> tuple[Token, Token] | None:
         """Return what two pieces that were made are the beginning, or the end, of."""

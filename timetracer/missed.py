@@ -20,7 +20,7 @@ from timetracer.entropy import hash_seed
 from timetracer.errors import ABSENT, CallSite, Difference, MissError, Remedy
 from timetracer.model import Call, Json
 from timetracer.nearest import Nearest
-from timetracer.volatile import ID, TIME, looks_made, skeleton, tokens
+from timetracer.volatile import ID, TIME, Token, looks_made, skeleton, tokens
 
 _SHOWN_PLACES = 5
 _SHOWN_LENGTH = 80
@@ -231,9 +231,9 @@ def _unlike(one: str, other: str) -> int:
 
 def _freeze_time(known: Circumstances) -> Remedy | None:
     """Times that come of the clock and are cut, such as to the day."""
-    paths = [one.path for one in known.differences if _is_time(one)]
-    if not (known.freezable and paths and _are_all(known, _is_time)):
+    if not (known.freezable and _are_all(known, _is_time)):
         return None
+    paths = [one.path for one in known.differences if _is_time(one)]
     return Remedy(
         "freeze_time",
         f"If {_listed(paths)} comes of the clock, to replay at the recorded time: freeze_time=True",
@@ -242,10 +242,7 @@ def _freeze_time(known: Circumstances) -> Remedy | None:
 
 
 def _is_time(difference: Difference) -> bool:
-    return _is_made_anew(difference) and any(
-        token.kind == TIME
-        for token in tokens(dumps(difference.asked).decode("utf-8", "replace"))
-    )
+    return _is_new(difference, lambda token: token.kind == TIME)
 
 
 def _ignore(known: Circumstances) -> Remedy | None:
@@ -289,9 +286,13 @@ def _is_made_anew(difference: Difference) -> bool:
 
 
 def _is_made_anew_id(difference: Difference) -> bool:
+    return _is_new(difference, lambda token: token.kind == ID and looks_made(token))
+
+
+def _is_new(difference: Difference, fits: Callable[[Token], bool]) -> bool:
+    """Tell whether the values differ in what each run makes anew, and hold some that fits."""
     return _is_made_anew(difference) and any(
-        token.kind == ID and looks_made(token)
-        for token in tokens(dumps(difference.asked).decode("utf-8", "replace"))
+        map(fits, tokens(dumps(difference.asked).decode("utf-8", "replace")))
     )
 
 

@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from timetracer.claims import Claims
@@ -62,11 +63,8 @@ def claim(kind: str, name: str) -> bool:
     Raises:
         SessionError: the directory for claims cannot be used.
     """
-    claims = _claims(run_label(), tempfile.gettempdir())
-    try:
+    with _claims_to_change() as claims:
         return claims.claim(_claim_name(kind, name))
-    except OSError as error:
-        raise _unusable(claims.directory, str(error)) from error
 
 
 def is_claimed(kind: str, name: str) -> bool:
@@ -75,9 +73,13 @@ def is_claimed(kind: str, name: str) -> bool:
 
 
 def release(kind: str, name: str) -> None:
-    """Give a claimed name back, so that the next claim has it; an unclaimed one is no error."""
-    with contextlib.suppress(OSError):
-        _claims(run_label(), tempfile.gettempdir()).release(_claim_name(kind, name))
+    """Give a claimed name back, so that the next claim has it; an unclaimed one is no error.
+
+    Raises:
+        SessionError: the directory for claims cannot be used.
+    """
+    with _claims_to_change() as claims:
+        claims.release(_claim_name(kind, name))
 
 
 def _publish() -> str:
@@ -100,11 +102,16 @@ def _claims(label: str, temporary: str) -> Claims:
     return Claims(Path(temporary) / f"timetracer-{label}")
 
 
-def _unusable(path: Path, why: str) -> SessionError:
-    return SessionError(
-        f"The processes of this run cannot agree on cassettes through {path}: {why}.\n"
-        "Remove it, or set TMPDIR to a directory that this user can write to."
-    )
+@contextlib.contextmanager
+def _claims_to_change() -> Iterator[Claims]:
+    claims = _claims(run_label(), tempfile.gettempdir())
+    try:
+        yield claims
+    except OSError as error:
+        raise SessionError(
+            f"The processes of this run cannot agree on cassettes through {claims.directory}: "
+            f"{error}.\nRemove it, or set TMPDIR to a directory that this user can write to."
+        ) from error
 
 
 def _remove_claims() -> None:

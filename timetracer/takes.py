@@ -43,7 +43,7 @@ def claim_next(kind: str, store: Store, stem: str, first: int = 1) -> int:
         stem: their common name.
         first: the least number that it may have.
     """
-    place = store.locate(split_suffix(stem)[0])
+    place = _place(store, stem)
     counted = (runs.run_label(), kind, place)
     take = max(first, _reached.get(counted, 0) + 1)
     while not runs.claim(kind, take_name(place, take, "")):
@@ -59,7 +59,7 @@ def write_take(store: Store, name: str, chunks: Any) -> None:
     if take != 1:
         return
     for other, number in _takes(store, stem):
-        claimed = _claimed(store, stem, number)
+        claimed = take_name(_place(store, stem), number, "")
         if number > 1 and runs.claim(_RECORD, claimed):
             store.remove(other)
             runs.release(_RECORD, claimed)
@@ -119,8 +119,8 @@ def _takes(store: Store, stem: str) -> list[tuple[str, int]]:
     return [(newest[number], number) for number in sorted(newest)]
 
 
-def _claimed(store: Store, stem: str, take: int) -> str:
-    return store.locate(take_name(split_suffix(stem)[0], take, ""))
+def _place(store: Store, stem: str) -> str:
+    return store.locate(split_suffix(stem)[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,16 +33,17 @@ class Suite:
     text_indexes: bool = False
 
 
+_OF_BEANIE = (
+    *("pytest-cov", "dnspython", "asgi-lifespan"),
+    *("pydantic-settings", "pydantic-extra-types", "pydantic[email]"),
+)
+
 SUITES = (
     Suite(
         "beanie",
         "an ODM, asyncio",
         "beanie==2.1.0",
-        (
-            *("pytest-asyncio>=1.3", "pytest-cov", "time-machine", "dnspython"),
-            *("asgi-lifespan", "httpx", "fastapi<0.130"),
-            *("pydantic-settings", "pydantic-extra-types", "pydantic[email]"),
-        ),
+        ("pytest-asyncio>=1.3", "time-machine", "httpx", "fastapi<0.130", *_OF_BEANIE),
         environment={"PYTHONHASHSEED": "0"},  # it stores a set
         text_indexes=True,
     ),
@@ -50,11 +51,7 @@ SUITES = (
         "beanie-motor",
         "an ODM, on Motor",
         "beanie==1.30.0",
-        (
-            *("pytest<9", "pytest-asyncio<0.24", "pytest-cov", "dnspython"),
-            *("asgi-lifespan", "httpx<0.28", "fastapi<0.116"),
-            *("pydantic-settings", "pydantic-extra-types", "pydantic[email]"),
-        ),
+        ("pytest<9", "pytest-asyncio<0.24", "httpx<0.28", "fastapi<0.116", *_OF_BEANIE),
         environment={"PYTHONHASHSEED": "0"},  # it stores a set
         text_indexes=True,
     ),

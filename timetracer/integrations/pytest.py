@@ -233,7 +233,7 @@ class CassetteBlock:
                 undo.enter_context(_pymongo_enabled())
             token = enter_block(session)
             undo.push(cassette.close)
-            undo.callback(leave_block, session, token)
+            undo.callback(leave_block, session, token, for_good=True)
             self._open.append((cassette, undo.pop_all()))
         return cassette
 
